@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+# Every target first makes the checkout ready (tools/install.sh), which costs a moment only when something is missing.
+PYTHON := .venv/bin/python
+TEST := $(PYTHON) tools/test.py
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check functional lab bench docs genconfig genstates clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: ## Debian packages that are missing and the virtual environment .venv
+	@tools/install.sh
+
+demo: install ## a daemon, a volume, an attachment and a crash, in front of your eyes
+	@$(PYTHON) tools/demo.py $(ARGS)
+
+test: install ## every tier that this machine can run, and what it could not
+	@$(TEST) $(ARGS)
+
+check: install ## the quick tiers: ruff, mypy, unit, conformance
+	@$(TEST) --quick $(ARGS)
+
+functional: install ## the daemon as a process, on every transport and database
+	@$(TEST) --tier functional --tier functional-threading --tier postgresql --tier mariadb $(ARGS)
+
+lab: install ## the tests that need a kernel of their own, in a User Mode Linux guest
+	@$(TEST) --tier lab-harness --tier lab $(ARGS)
+
+bench: install ## the benchmarks
+	@$(PYTHON) tools/bench.py $(ARGS)
+
+docs: install ## the documentation, into doc/build/html
+	@$(PYTHON) -m sphinx -q -W --keep-going -b html doc/source doc/build/html
+
+genconfig: install ## etc/volmgr/volmgr.conf.sample from the registered options
+	@mkdir -p etc/volmgr
+	@.venv/bin/oslo-config-generator --config-file tools/config-generator.conf
+
+genstates: install ## the diagrams of the state machines, into doc/source/states
+	@$(PYTHON) tools/genstates.py
+
+clean: ## remove what was built; .venv goes too
+	rm -rf build doc/build .venv .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -f .coverage .coverage.*

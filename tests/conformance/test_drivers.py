@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The conformance suite over volmgr's own drivers. It holds no test of its own."""
+
+from volmgr.testing.conformance import suite
+
+pytest_plugins = ["volmgr.testing.conformance.plugin"]
+
+TestClones = suite.TestClones
+TestContract = suite.TestContract
+TestExtending = suite.TestExtending
+TestObserving = suite.TestObserving
+TestReverts = suite.TestReverts
+TestSnapshots = suite.TestSnapshots
+TestTrash = suite.TestTrash
+TestVolumes = suite.TestVolumes

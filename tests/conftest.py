@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every tier shares: the concurrency backend, a mark per tier, what a missing tool means. It knows no fixtures.
+
+The backend is chosen before a test module is imported, as a console script would do it: ``VOLMGR_CONCURRENCY``, else
+eventlet. With ``VOLMGR_STRICT=1`` a test that cannot run for want of a tool fails instead of being skipped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from volmgr import concurrency
+
+concurrency.setup()
+
+TIERS = ("unit", "conformance", "functional", "lab", "simulation", "chaos")
+_SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+
+def is_strict() -> bool:
+    """Return whether a test that cannot run is a failure."""
+    return os.environ.get("VOLMGR_STRICT", "") not in ("", "0")
+
+
+def unavailable(reason: str) -> None:
+    """End the running test: skipped with ``reason``, or failed where strictness is asked for.
+
+    :param reason: what is missing and how to get it.
+    """
+    if is_strict():
+        pytest.fail(f"cannot run here: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+def require(tool: str, package: str | None = None) -> str:
+    """Return the path of the program ``tool``, or end the running test.
+
+    :param tool: name of a program; the system's sbin folders are searched too.
+    :param package: the Debian package that has it, if it is named otherwise.
+    """
+    path = shutil.which(tool, path=_SYSTEM_PATH)
+    if path is None:
+        unavailable(f"{tool} is missing: install {package or tool}")
+    assert path is not None
+    return path
+
+
+@pytest.fixture(name="require", scope="session")
+def _require_fixture() -> Callable[..., str]:
+    """:func:`require`, for tests that would rather ask for it than import it."""
+    return require
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test with the tier whose folder it is in."""
+    root = Path(__file__).parent
+    for item in items:
+        tier = item.path.relative_to(root).parts[0] if item.path.is_relative_to(root) else ""
+        if tier in TIERS:
+            item.add_marker(tier)

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the test tiers one after the other and says what passed, what failed and what could not run here and why.
+
+Each tier is a process with a deadline of its own, its output goes to the terminal and its JUnit XML to build/test. The
+last line is always ``N passed, N failed, N skipped``, summed over all tests. Under ``--strict`` (also ``CI`` or
+``VOLMGR_STRICT=1``) whatever could not run counts as failed. What the tiers are is in tiers.py; this module knows only
+how to run one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tiers import TIERS, Tier
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / "test"
+NO_TESTS_COLLECTED = 5
+TIMED_OUT = 124
+GRACE_SECONDS = 10.0
+
+
+@dataclass
+class Result:
+    """How one tier ended.
+
+    :param skipped: a reason per skipped test.
+    :param not_run: why the whole tier did not run, else None.
+    :param complaint: what is wrong beyond failed tests, else None.
+    """
+
+    tier: Tier
+    passed: int = 0
+    failed: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    not_run: str | None = None
+    complaint: str | None = None
+    seconds: float = 0.0
+
+    def failures(self, strict: bool) -> int:
+        """Return the number of failures; a tier that is red without a failed test counts as one."""
+        count = len(self.failed) + (len(self.skipped) if strict else 0)
+        if self.complaint or (strict and self.not_run):
+            count = max(count, 1)
+        return count
+
+    def line(self, strict: bool) -> str:
+        """Return the tier's line of the summary."""
+        if self.not_run:
+            return f"{'FAILED' if strict else 'not run':8} {self.tier.name:24} {self.not_run}"
+        state = "FAILED" if self.failures(strict) else "ok"
+        counts = f"{self.passed} passed, {len(self.failed)} failed, {len(self.skipped)} skipped"
+        counts = counts if self.tier.folder else ""
+        tail = f"  ({self.complaint})" if self.complaint else ""
+        return f"{state:8} {self.tier.name:24} {counts:40} {self.seconds / 60:6.1f} min{tail}"
+
+
+def is_strict(environment: Mapping[str, str]) -> bool:
+    """Return whether the environment asks for strictness."""
+    return any(environment.get(name, "").lower() not in ("", "0", "false", "no") for name in ("CI", "VOLMGR_STRICT"))
+
+
+def argv_of(tier: Tier, junit: Path, extra: Sequence[str]) -> list[str]:
+    """Return the command of ``tier``.
+
+    :param junit: where pytest puts its report.
+    :param extra: further arguments of pytest.
+    """
+    if tier.command:
+        return [sys.executable, "-m", *tier.command]
+    pytest = ["-q", *tier.options, *extra, tier.folder]
+    if tier.in_guest:
+        # The guest ends its own tests before this deadline, so that its log is not lost.
+        deadline = str(max(60.0, tier.minutes * 60 - 240))
+        return [sys.executable, "-m", "volmgr.testing.lab", "--timeout", deadline, "--junit", str(junit), "--", *pytest]
+    return [sys.executable, "-m", "pytest", "--junit-xml", str(junit), *pytest]
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    # The tier is a session of its own, so that its daemons and servers end with it.
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):  # it ended meanwhile, which is what is wanted
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # SIGKILL comes next
+            process.wait(GRACE_SECONDS)
+
+
+def execute(argv: Sequence[str], environment: Mapping[str, str], seconds: float) -> int:
+    """Run a command in the checkout.
+
+    :param seconds: its deadline; then its whole process group is ended.
+    :returns: its exit status, :data:`TIMED_OUT` at the deadline.
+    """
+    process = subprocess.Popen(argv, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return TIMED_OUT
+    finally:
+        _end(process)
+
+
+def read_report(result: Result, junit: Path) -> None:
+    """Add the tests that ``junit`` reports to ``result``."""
+    for case in ElementTree.parse(junit).iter("testcase"):
+        name = f"{case.get('classname', '')}::{case.get('name', '')}"
+        skipped = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            result.failed.append(name)
+        elif skipped is not None and skipped.get("type") != "pytest.xfail":
+            result.skipped.append(f"{name}: {skipped.get('message', 'no reason given')}")
+        else:
+            result.passed += 1
+
+
+def run(tier: Tier, strict: bool, extra: Sequence[str]) -> Result:
+    """Run one tier.
+
+    :param strict: tests that cannot run fail.
+    :param extra: further arguments of pytest.
+    """
+    result = Result(tier, not_run=tier.absent(ROOT))
+    if result.not_run:
+        return result
+    print(f"\n=== {tier.name} ===", flush=True)
+    junit = BUILD / f"{tier.name}.xml"
+    environment = {**os.environ, **tier.env, "VOLMGR_STRICT": "1" if strict else ""}
+    started = time.monotonic()
+    status = execute(argv_of(tier, junit, extra), environment, tier.minutes * 60)
+    result.seconds = time.monotonic() - started
+    if status == TIMED_OUT:
+        result.complaint = f"not done after {tier.minutes:g} minutes"
+    elif status and tier.command:
+        result.complaint = f"exit status {status}"
+    elif status == NO_TESTS_COLLECTED and not extra:
+        result.not_run = "no test found"
+    if junit.exists():
+        try:
+            read_report(result, junit)
+        except ElementTree.ParseError as error:
+            result.complaint = f"its report is broken: {error}"
+    elif tier.folder:
+        result.complaint = result.complaint or f"no report, exit status {status}"
+    if status not in (0, NO_TESTS_COLLECTED) and not result.failed:
+        result.complaint = result.complaint or f"exit status {status}"
+    return result
+
+
+def summary(results: Sequence[Result], strict: bool) -> str:
+    """Return the closing report; its last line is the machine's."""
+    lines = ["=== summary ===", *(result.line(strict) for result in results)]
+    failed = [f"  {result.tier.name}: {name}" for result in results for name in result.failed]
+    skipped = [f"  {result.tier.name}: {reason}" for result in results for reason in result.skipped]
+    if failed:
+        lines += ["", "failed:", *failed]
+    if skipped:
+        lines += ["", "skipped (a failure, as this run is strict):" if strict else "skipped:", *skipped]
+    passed = sum(result.passed for result in results)
+    failures = sum(result.failures(strict) for result in results)
+    # In a strict run the skipped ones are among the failed.
+    skips = 0 if strict else len(skipped)
+    return "\n".join([*lines, "", f"{passed} passed, {failures} failed, {skips} skipped"])
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tools/test.py", description="Run the test tiers.")
+    parser.add_argument("--strict", action="store_true", help="what cannot run fails (also CI or VOLMGR_STRICT=1)")
+    parser.add_argument("--quick", action="store_true", help="only ruff, mypy, unit and conformance")
+    names = [tier.name for tier in TIERS]
+    only = "only this tier; may be repeated: %(choices)s"
+    parser.add_argument("--tier", action="append", default=[], metavar="NAME", choices=names, help=only)
+    parser.add_argument("--list", action="store_true", help="print the tiers and whether they can run here")
+    parser.add_argument("pytest_args", nargs="*", metavar="-- PYTEST_ARGUMENT")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    :param arguments: the command line without the program; None means the process's own.
+    :returns: the exit status: 0, or 1 when anything failed.
+    """
+    options = _parser().parse_args(arguments)
+    # As an exception, so that the running tier is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    strict = options.strict or is_strict(os.environ)
+    wanted = [tier for tier in TIERS if tier.name in options.tier] if options.tier else list(TIERS)
+    if options.quick:
+        wanted = [tier for tier in wanted if tier.quick]
+    wanted = [tier for tier in wanted if not tier.optional or tier.name in options.tier or not tier.absent(ROOT)]
+    if options.list:
+        for tier in wanted:
+            print(f"{tier.name:24} {tier.absent(ROOT) or 'can run'}")
+        return 0
+    BUILD.mkdir(parents=True, exist_ok=True)
+    for old in BUILD.iterdir():
+        if old.is_file():
+            old.unlink()
+    results = [run(tier, strict, options.pytest_args) for tier in wanted]
+    report = summary(results, strict)
+    print(f"\n{report}", flush=True)
+    (BUILD / "summary").write_text(report + "\n", encoding="utf-8")
+    return 1 if any(result.failures(strict) for result in results) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

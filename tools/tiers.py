@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The test tiers as data, in the order in which they run; this module runs nothing.
+
+A new folder of tests gets its tier here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that a whole tier cannot do without.
+
+    :param program: a name to find on the path, or a pattern of absolute paths.
+    :param package: the Debian package that has it.
+    """
+
+    program: str
+    package: str
+
+    def missing(self) -> str | None:
+        """Return what to say when it is not there, else None."""
+        if os.path.isabs(self.program):
+            found = bool(glob.glob(self.program))
+        else:
+            found = shutil.which(self.program, path=_SYSTEM_PATH) is not None
+        return None if found else f"{self.program} is missing: install {self.package}"
+
+
+@dataclass(frozen=True)
+class Tier:
+    """One run of a tool or of pytest.
+
+    :param name: what ``--tier`` takes.
+    :param folder: the folder of tests, relative to the checkout; empty for a tool.
+    :param command: for a tool, the module and its arguments (``python -m …``).
+    :param options: further arguments of pytest.
+    :param env: environment of the run.
+    :param needs: what must be there.
+    :param in_guest: pytest runs in a guest with a kernel of its own.
+    :param quick: part of ``--quick``.
+    :param optional: no error while the folder is not there.
+    :param minutes: deadline of the whole run.
+    """
+
+    name: str
+    folder: str = ""
+    command: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
+    needs: tuple[Need, ...] = ()
+    in_guest: bool = False
+    quick: bool = False
+    optional: bool = False
+    minutes: float = 30
+
+    def absent(self, root: Path) -> str | None:
+        """Return why the tier cannot run at all here, else None."""
+        if self.folder and not (root / self.folder).is_dir():
+            return f"there is no folder {self.folder}"
+        reasons = [reason for need in self.needs if (reason := need.missing())]
+        return "; ".join(reasons) or None
+
+
+EVENTLET = {"VOLMGR_CONCURRENCY": "eventlet"}
+THREADING = {"VOLMGR_CONCURRENCY": "threading"}
+POSTGRESQL = Need("/usr/lib/postgresql/*/bin/postgres", "postgresql")
+MARIADB = Need("mariadbd", "mariadb-server")
+UML = Need("linux.uml", "user-mode-linux")
+DATABASE = ("-m", "database")
+
+
+def _on(database: str) -> dict[str, str]:
+    return {**EVENTLET, "VOLMGR_TEST_DATABASE": database}
+
+
+TIERS = (
+    Tier("ruff", command=("ruff", "check", "."), quick=True, minutes=5),
+    Tier("mypy", command=("mypy",), quick=True, minutes=15),
+    Tier("unit", "tests/unit", env=EVENTLET, quick=True),
+    Tier("conformance", "tests/conformance", env=EVENTLET, quick=True),
+    Tier("functional", "tests/functional", env=EVENTLET, minutes=45),
+    Tier("unit-threading", "tests/unit", env=THREADING),
+    Tier("conformance-threading", "tests/conformance", env=THREADING),
+    Tier("functional-threading", "tests/functional", env=THREADING, minutes=45),
+    Tier("postgresql", "tests", options=DATABASE, env=_on("postgresql"), needs=(POSTGRESQL,)),
+    Tier("mariadb", "tests", options=DATABASE, env=_on("mariadb"), needs=(MARIADB,)),
+    Tier("lab-harness", "tests/lab", env=EVENTLET, needs=(UML,)),
+    Tier("lab", "tests/lab/inside", env=EVENTLET, needs=(UML,), in_guest=True, minutes=45),
+    Tier("simulation", "tests/simulation", env=EVENTLET, optional=True, minutes=45),
+    Tier("chaos", "tests/chaos", env=EVENTLET, optional=True, minutes=45),
+)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands over workers and their backends."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from volmgr import exception
+from volmgr.cli import base
+
+
+class ServiceList(base.Lister):
+    """List the workers."""
+
+    shown = ("host", "state", "disabled", "reason", "updated_at")
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        return self.table(parsed_args, self.session.listing("service", **self.paging(parsed_args)))
+
+
+def summary(backend: dict[str, Any]) -> dict[str, Any]:
+    """Return a backend with the figures of its first pool beside its own, sizes in GiB."""
+    stats = backend.get("capabilities") or backend
+    pool = (stats.get("pools") or [{}])[0]
+    figures = {
+        "protocol": stats.get("storage_protocol"),
+        "total_gb": _rounded(pool.get("total_capacity_gb", stats.get("total_capacity_gb"))),
+        "free_gb": _rounded(pool.get("free_capacity_gb", stats.get("free_capacity_gb"))),
+        "provisioned_gb": _rounded(pool.get("provisioned_capacity_gb")),
+    }
+    return {**figures, **{key: value for key, value in backend.items() if key not in figures}}
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 1) if isinstance(value, int | float) else value
+
+
+class BackendList(base.Lister):
+    """List the backends."""
+
+    shown = ("host", "state", "driver", "protocol", "total_gb", "free_gb", "provisioned_gb")
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        rows = self.session.listing("backend", **self.paging(parsed_args))
+        return self.table(parsed_args, [summary(row) for row in rows])
+
+
+class BackendShow(base.Show):
+    """Show what a backend can do."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("backend", help="host@backend, or the backend's name where it is the only one")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        return self.fields(summary(chosen(self.session.listing("backend"), parsed_args.backend)))
+
+
+def chosen(backends: list[dict[str, Any]], given: str) -> dict[str, Any]:
+    """Return the backend that ``given`` means: host@backend, or the part behind the @ of a single one.
+
+    :raises NotFound: none. :raises Invalid: several.
+    """
+    exact = [row for row in backends if row["host"] == given]
+    found = exact or [row for row in backends if str(row["host"]).partition("@")[2] == given]
+    if not found:
+        raise exception.NotFound(
+            f"There is no backend {given!r}", hint="Run: volmgr backend list", resource="backend", id=given
+        )
+    if len(found) > 1:
+        listed = ", ".join(str(row["host"]) for row in found)
+        raise exception.Invalid(f"Several backends are named {given!r}", hint=f"Give one of {listed}", field="backend")
+    return found[0]

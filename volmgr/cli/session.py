@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One command's connection to the daemon: configuration, client and the caller's context.
+
+Names are accepted where ids are, see :meth:`Session.find`. This module prints nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from volmgr import context, exception, names
+
+if TYPE_CHECKING:
+    from oslo_config import cfg
+
+    from volmgr.rpc.client import VolumeAPI
+
+DEFAULT_CONFIG = "/etc/volmgr/volmgr.conf"
+SHOWN_CANDIDATES = 5
+
+#: Errors by noun, for a name that nothing has.
+MISSING: dict[str, type[exception.NotFound]] = {
+    "volume": exception.VolumeNotFound,
+    "snapshot": exception.SnapshotNotFound,
+}
+
+
+def config_files(chosen: Sequence[str] | None) -> list[str]:
+    """Return the configuration files to read.
+
+    :param chosen: those that the user named; they must exist.
+    :raises InvalidConfiguration: one does not.
+    """
+    for path in chosen or ():
+        if not os.path.isfile(path):
+            raise exception.InvalidConfiguration(reason=f"there is no file {path}")
+    if chosen:
+        return list(chosen)
+    return [DEFAULT_CONFIG] if os.access(DEFAULT_CONFIG, os.R_OK) else []
+
+
+def configuration(options: argparse.Namespace) -> cfg.ConfigOpts:
+    """Return the configuration that the global options lead to."""
+    from volmgr import conf as volmgr_conf
+
+    files = config_files(options.config_file)
+    conf = volmgr_conf.load([], config_files=files)
+    if options.state_path:
+        conf.set_override("state_path", os.path.abspath(options.state_path))
+    if options.transport_url:
+        conf.set_override("transport_url", options.transport_url)
+    return conf
+
+
+class Session:
+    """A client and whom it acts for.
+
+    :param api: the client. :param project: acts for this project only; None means every project.
+    """
+
+    def __init__(self, api: VolumeAPI, project: str | None = None) -> None:
+        self.api = api
+        self.project = project
+
+    @classmethod
+    def from_options(cls, options: argparse.Namespace) -> Session:
+        """Return the session of the global options."""
+        from volmgr.rpc.client import VolumeAPI
+
+        return cls(VolumeAPI.from_conf(configuration(options)), options.project)
+
+    def context(self) -> context.RequestContext:
+        """Return a new request's context. The daemon decides what its peer may do; a context only narrows that."""
+        if self.project:
+            return context.RequestContext(project_id=self.project, roles=[context.MEMBER], overwrite=False)
+        return context.admin()
+
+    def call(self, verb: str, **arguments: Any) -> Any:
+        """Send one request; arguments that are None are left to the daemon's defaults."""
+        given = {key: value for key, value in arguments.items() if value is not None}
+        return getattr(self.api, verb)(self.context(), **given)
+
+    def listing(self, noun: str, **arguments: Any) -> list[dict[str, Any]]:
+        """Return a page of a noun's list."""
+        found: list[dict[str, Any]] = self.call(f"list_{noun}s", **arguments)
+        return found
+
+    def find(self, noun: str, given: str) -> str:
+        """Return the id that ``given`` means: an id as it is, else the only ``noun`` of that name.
+
+        :param noun: ``volume`` or ``snapshot``.
+        :raises NotFound: nothing has the name. :raises Invalid: several have it; the hint lists them.
+        """
+        if names.is_uuid(given):
+            return given
+        found = self.listing(noun, filters={"name": given}, limit=SHOWN_CANDIDATES + 1)
+        if not found:
+            raise MISSING[noun](
+                f"No {noun} has the name or id {given!r}", hint=f"Run: volmgr {noun} list", id=given
+            )
+        if len(found) > 1:
+            shown = ", ".join(f"{item['id']} ({item['status']})" for item in found[:SHOWN_CANDIDATES])
+            more = ", …" if len(found) > SHOWN_CANDIDATES else ""
+            raise exception.Invalid(
+                f"{len(found) if not more else 'Many'} {noun}s have the name {given!r}",
+                hint=f"Give the id: {shown}{more}",
+                field=noun,
+            )
+        return str(found[0]["id"])

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands over volumes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from volmgr.cli import base
+
+Parser = argparse.ArgumentParser
+
+
+def add_volume(parser: Parser) -> None:
+    """Add the argument that names a volume."""
+    parser.add_argument("volume", help="name or id of the volume")
+
+
+class Create(base.WaitShow):
+    """Make a volume."""
+
+    def get_parser(self, prog_name: str) -> Parser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("name", nargs="?", help="name of the volume; it need not be unique")
+        parser.add_argument("--size", type=base.positive, metavar="GIB", help="size in GiB (default: its source's)")
+        source = parser.add_mutually_exclusive_group()
+        source.add_argument("--snapshot", metavar="SNAPSHOT", help="start with the bytes of this snapshot")
+        source.add_argument("--source", metavar="VOLUME", help="start with the bytes of this volume")
+        parser.add_argument("--id", type=base.an_id, metavar="UUID", help="id of the volume (default: a random one)")
+        parser.add_argument("--type", metavar="TYPE", help="volume type")
+        parser.add_argument("--description", metavar="TEXT", help="text for people")
+        parser.add_argument("--availability-zone", metavar="ZONE", help="zone to make it in")
+        parser.add_argument("--host", metavar="HOST", help="host@backend to make it on (default: it is placed)")
+        parser.add_argument("--multiattach", action="store_true", help="several instances may use it at once")
+        parser.add_argument(
+            "--property", type=base.pair, metavar="KEY=VALUE", action="append", help="metadata; may be repeated"
+        )
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        session, given = self.session, parsed_args
+        volume_id = base.new_id(given.id)
+        self.submit(
+            given,
+            "create_volume",
+            volume_id=volume_id,
+            size=given.size,
+            snapshot_id=session.find("snapshot", given.snapshot) if given.snapshot else None,
+            source_volid=session.find("volume", given.source) if given.source else None,
+            volume_type=given.type,
+            name=given.name,
+            description=given.description,
+            availability_zone=given.availability_zone,
+            metadata=dict(given.property) if given.property else None,
+            multiattach=given.multiattach or None,
+            host=given.host,
+        )
+        return self.fields(session.call("get_volume", volume_id=volume_id))
+
+
+class List(base.Lister):
+    """List volumes."""
+
+    shown = ("id", "name", "status", "size", "host", "operation_id")
+
+    def get_parser(self, prog_name: str) -> Parser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--name", metavar="NAME", help="only volumes of this name")
+        parser.add_argument("--status", metavar="STATUS", help="only volumes in this status")
+        parser.add_argument("--host", metavar="HOST", help="only volumes on this host@backend")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        chosen = {key: getattr(parsed_args, key) for key in ("name", "status", "host")}
+        filters = {key: value for key, value in chosen.items() if value}
+        return self.table(parsed_args, self.session.listing("volume", filters=filters, **self.paging(parsed_args)))
+
+
+class Show(base.Show):
+    """Show a volume."""
+
+    def get_parser(self, prog_name: str) -> Parser:
+        parser = super().get_parser(prog_name)
+        add_volume(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        volume_id = self.session.find("volume", parsed_args.volume)
+        return self.fields(self.session.call("get_volume", volume_id=volume_id))
+
+
+class Set(base.Show):
+    """Change what a volume says of itself."""
+
+    def get_parser(self, prog_name: str) -> Parser:
+        parser = super().get_parser(prog_name)
+        add_volume(parser)
+        parser.add_argument("--name", metavar="NAME", help="new name")
+        parser.add_argument("--description", metavar="TEXT", help="new description")
+        parser.add_argument(
+            "--property", type=base.pair, metavar="KEY=VALUE", action="append", help="set metadata; may be repeated"
+        )
+        parser.add_argument("--unset", metavar="KEY", action="append", help="remove metadata; may be repeated")
+        for flag, dest, value, text in (
+            ("--read-only", "readonly", True, "only reading attachments from now on"),
+            ("--read-write", "readonly", False, "writing attachments too"),
+            ("--bootable", "bootable", True, "an instance can start from it"),
+            ("--no-bootable", "bootable", False, "no instance can start from it"),
+        ):
+            parser.add_argument(flag, dest=dest, action="store_const", const=value, help=text)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        given, session = parsed_args, self.session
+        volume_id = session.find("volume", given.volume)
+        metadata = None
+        if given.property or given.unset:
+            present = session.call("get_volume", volume_id=volume_id)["metadata"]
+            metadata = {**present, **dict(given.property or ())}
+            for key in given.unset or ():
+                metadata.pop(key, None)
+        session.call(
+            "update_volume",
+            volume_id=volume_id,
+            name=given.name,
+            description=given.description,
+            metadata=metadata,
+            readonly=given.readonly,
+            bootable=given.bootable,
+        )
+        return self.fields(session.call("get_volume", volume_id=volume_id))
+
+
+class Extend(base.WaitShow):
+    """Make a volume larger."""
+
+    def get_parser(self, prog_name: str) -> Parser:
+        parser = super().get_parser(prog_name)
+        add_volume(parser)
+        parser.add_argument("new_size", type=base.positive, metavar="GIB", help="new size in GiB")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        volume_id = self.session.find("volume", parsed_args.volume)
+        self.submit(parsed_args, "extend_volume", volume_id=volume_id, new_size=parsed_args.new_size)
+        return self.fields(self.session.call("get_volume", volume_id=volume_id))
+
+
+class Delete(base.Deleter):
+    """Delete volumes."""
+
+    noun = "volume"
+
+    def get_parser(self, prog_name: str) -> Parser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--cascade", action="store_true", help="its snapshots too")
+        parser.add_argument("--force", action="store_true", help="also when it is in use: its connections are cut")
+        parser.add_argument("--unmanage", action="store_true", help="forget the volume and leave its storage alone")
+        return parser
+
+    def delete(self, parsed: argparse.Namespace, given: str) -> None:
+        self.submit(
+            parsed,
+            "delete_volume",
+            volume_id=self.session.find("volume", given),
+            cascade=parsed.cascade or None,
+            force=parsed.force or None,
+            unmanage_only=parsed.unmanage or None,
+        )
+
+
+class Undelete(base.WaitShow):
+    """Bring a deleted volume back."""
+
+    wait_default = True
+
+    def get_parser(self, prog_name: str) -> Parser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("volume", type=base.an_id, help="id of the volume; names are free again once it is deleted")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        self.submit(parsed_args, "undelete_volume", volume_id=parsed_args.volume)
+        return self.fields(self.session.call("get_volume", volume_id=parsed_args.volume))
+
+
+class Revert(base.WaitShow):
+    """Take a volume back to one of its snapshots; what was written since is lost."""
+
+    def get_parser(self, prog_name: str) -> Parser:
+        parser = super().get_parser(prog_name)
+        add_volume(parser)
+        parser.add_argument("snapshot", help="name or id of the snapshot")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        volume_id = self.session.find("volume", parsed_args.volume)
+        snapshot_id = self.session.find("snapshot", parsed_args.snapshot)
+        self.submit(parsed_args, "revert_to_snapshot", volume_id=volume_id, snapshot_id=snapshot_id)
+        return self.fields(self.session.call("get_volume", volume_id=volume_id))
+
+
+class Why(base.Common):
+    """Say why a resource is in the state that it is in."""
+
+    noun = "volume"
+
+    def get_parser(self, prog_name: str) -> Parser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("resource", metavar=self.noun, help=f"name or id of the {self.noun}")
+        parser.add_argument("--json", action="store_true", help="everything that is known, as JSON")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        answer = self.session.call("why", resource_id=self.session.find(self.noun, parsed_args.resource))
+        text = json.dumps(answer, indent=2) if parsed_args.json else str(answer["text"])
+        self.app.stdout.write(text.rstrip("\n") + "\n")
+        return 0

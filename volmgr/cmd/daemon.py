@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's life: configuration, logging, one worker, signals. Imported after the concurrency backend is chosen."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+
+from oslo_log import log as oslo_log
+
+from volmgr import conf as config
+from volmgr import exception, killpoints, systemd
+from volmgr.rpc.transport import get_transport
+from volmgr.service import Worker
+
+LOG = logging.getLogger(__name__)
+
+
+def run(argv: list[str]) -> int:
+    """Serve until a signal; returns the exit status."""
+    try:
+        conf = config.load(argv)
+        backends = config.backends(conf)
+    except exception.VolmgrError as error:
+        print(f"volmgr-volume: {error}", file=sys.stderr)
+        return 2
+    oslo_log.setup(conf, "volmgr")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        if len(backends) != 1:
+            raise exception.InvalidConfiguration(
+                reason="enabled_backends names several backends",
+                hint="Run one volmgr-volume for each, with its own enabled_backends",
+            )
+        worker = Worker(conf, backends[0], killpoint=killpoints.from_environment())
+        worker.open()
+        worker.start(get_transport(conf, conf.transport_url))
+    except exception.VolmgrError as error:
+        LOG.error("volmgr-volume cannot start: %s", error)
+        print(f"volmgr-volume: {error}", file=sys.stderr)
+        return 1
+    systemd.notify(READY=1, STATUS=f"serving {worker.host}")
+    while not stop.wait(3600):
+        LOG.debug("Still serving %s", worker.host)
+    systemd.notify(STOPPING=1)
+    drained = worker.stop()
+    LOG.info("Stopped%s", "" if drained else "; what still ran is taken up by the next start")
+    return 0

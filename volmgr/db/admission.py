@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The transaction that admits an operation: claims, rows, journal and quota, all or nothing.
+
+Rows are locked in one order everywhere: resource, object, operation, quota last.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from volmgr import exception, names, types
+from volmgr.db import claims, models, operations, quotas, records
+
+_INSERT_VOLUME = sa.insert(models.volumes)
+_INSERT_SNAPSHOT = sa.insert(models.snapshots)
+_INSERT_OBJECT = sa.insert(models.objects)
+_SERIAL = sa.select(models.objects.c.serial).where(models.objects.c.id == sa.bindparam("object_id"))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What admission needs to know of the worker and its configuration.
+
+    :param host: the worker's name, ``host@backend``. :param pool: the pool of new volumes.
+    :param max_volume_size: GiB. :param quota: default limits by name, -1 for none.
+    :param trash_retention: seconds that a deleted object can be brought back. :param auth: whether exports have CHAP.
+    :param grows_in_use: whether the target can show a new size to connected initiators.
+    """
+
+    host: str
+    pool: str | None = None
+    zone: str = "nova"
+    max_volume_size: int = 65536
+    quota: Mapping[str, int] = field(default_factory=dict)
+    trash_retention: int = 0
+    target_prefix: str = "iqn.2010-10.org.openstack:"
+    auth: bool = True
+    grows_in_use: bool = False
+
+    @property
+    def place(self) -> str:
+        """The host of new resources, with the pool."""
+        return f"{self.host}#{self.pool}" if self.pool else self.host
+
+
+class Admitting:
+    """One admission under way.
+
+    :ivar held: the claims taken, as the journal keeps them.
+    :ivar data: what the operation wants kept in its journal row from the beginning.
+    """
+
+    def __init__(
+        self,
+        conn: Connection,
+        *,
+        operation_id: str,
+        now: datetime.datetime,
+        settings: Settings,
+        project_id: str | None,
+        user_id: str | None,
+    ) -> None:
+        self.conn = conn
+        self.operation_id = operation_id
+        self.now = now
+        self.settings = settings
+        self.project_id = project_id
+        self.user_id = user_id
+        self.data: dict[str, Any] = {}
+        self.held: list[dict[str, Any]] = []
+        self._volumes: dict[str, types.Volume] = {}
+        self._snapshots: dict[str, types.Snapshot] = {}
+        self._charges: list[tuple[str | None, str | None, dict[str, int]]] = []
+
+    # --- claims ---------------------------------------------------------------------------------------------------
+
+    def take(self, wanted: Sequence[Any]) -> Any:
+        """Take claims in order; returns the first that could not be taken, or None when all are.
+
+        The caller rolls the transaction back, or undoes with :meth:`forget`, when one is missing.
+        """
+        for claim in wanted:
+            row = claims.take(self.conn, claim, self.operation_id, self.now)
+            if row is None:
+                return claim
+            if row.host is not None and names.service_of(row.host) != self.settings.host:
+                raise exception.Moved(host=row.host)
+            self.held.append(claim.to_json())
+            if claim.resource == "volume":
+                self._volumes[claim.id] = records.volume(row)
+            else:
+                self._snapshots[claim.id] = records.snapshot(row)
+        return None
+
+    def volume(self, volume_id: str) -> types.Volume:
+        """Return a claimed volume."""
+        return self._volumes[volume_id]
+
+    def snapshot(self, snapshot_id: str) -> types.Snapshot:
+        """Return a claimed snapshot."""
+        return self._snapshots[snapshot_id]
+
+    def peek_volume(self, volume_id: str) -> types.Volume:
+        """Return a claimed volume, or read one that is not claimed yet.
+
+        :raises VolumeNotFound: there is none.
+        """
+        if volume_id not in self._volumes:
+            if (row := claims.row(self.conn, "volume", volume_id)) is None:
+                raise exception.VolumeNotFound(id=volume_id)
+            return records.volume(row)
+        return self._volumes[volume_id]
+
+    def peek_snapshot(self, snapshot_id: str) -> types.Snapshot:
+        """Return a claimed snapshot, or read one that is not claimed yet.
+
+        :raises SnapshotNotFound: there is none.
+        """
+        if snapshot_id not in self._snapshots:
+            if (row := claims.row(self.conn, "snapshot", snapshot_id)) is None:
+                raise exception.SnapshotNotFound(id=snapshot_id)
+            return records.snapshot(row)
+        return self._snapshots[snapshot_id]
+
+    def take_children(self, volume_id: str, sources: Sequence[str]) -> list[types.Snapshot]:
+        """Claim all snapshots of a volume for deletion.
+
+        :raises Conflict: one of them is held or in another state.
+        """
+        table = models.snapshots
+        free = (table.c.operation_id.is_(None)) & (table.c.use_count == 0) & table.c.status.in_(sources)
+        of = table.c.volume_id == volume_id
+        self.conn.execute(
+            sa.update(table).where(of, free).values(status="deleting", operation_id=self.operation_id)
+        )
+        rows = self.conn.execute(sa.select(*records.SNAPSHOT_COLUMNS).where(of).order_by(table.c.id)).all()
+        for row in rows:
+            if row.operation_id != self.operation_id:
+                raise exception.Conflict(
+                    f"The snapshot {row.id} is {row.status} and cannot be deleted with its volume",
+                    hint=f"volmgr snapshot show {row.id}",
+                    resource="snapshot",
+                    id=row.id,
+                    status=row.status,
+                )
+            self.held.append({"resource": "snapshot", "id": row.id, "exclusive": True})
+            self._snapshots[row.id] = records.snapshot(row)
+        return [self._snapshots[row.id] for row in rows]
+
+    @property
+    def claimed(self) -> dict[str, types.Volume | types.Snapshot]:
+        """All claimed records by id, for the run that follows."""
+        return {**self._volumes, **self._snapshots}
+
+    # --- rows -----------------------------------------------------------------------------------------------------
+
+    def insert_volume(self, volume_id: str, size: int, **columns: Any) -> None:
+        """Make a volume's row and its first object, held by this operation."""
+        values = {
+            "id": volume_id,
+            "size": size,
+            "status": "creating",
+            "host": self.settings.place,
+            "availability_zone": self.settings.zone,
+            "project_id": self.project_id,
+            "user_id": self.user_id,
+            "operation_id": self.operation_id,
+            "object_id": volume_id,
+            "created_at": self.now,
+            **columns,
+        }
+        self.conn.execute(_INSERT_VOLUME, values)
+        self.held.append({"resource": "volume", "id": volume_id, "exclusive": True})
+        row = {**_EMPTY_VOLUME, **values, "serial": self.insert_object("volume", volume_id, volume_id, size)}
+        row["metadata"] = row["metadata"] or {}
+        self._volumes[volume_id] = types.Volume(**row)
+
+    def insert_snapshot(self, snapshot_id: str, of: types.Volume, **columns: Any) -> None:
+        """Make a snapshot's row and its first object, held by this operation."""
+        values = {
+            "id": snapshot_id,
+            "volume_id": of.id,
+            "volume_size": of.size,
+            "status": "creating",
+            "host": of.host,
+            "project_id": of.project_id,
+            "user_id": self.user_id,
+            "volume_type_id": of.volume_type_id,
+            "operation_id": self.operation_id,
+            "object_id": snapshot_id,
+            "created_at": self.now,
+            **columns,
+        }
+        self.conn.execute(_INSERT_SNAPSHOT, values)
+        self.held.append({"resource": "snapshot", "id": snapshot_id, "exclusive": True})
+        row = {**_EMPTY_SNAPSHOT, **values, "serial": self.insert_object("snapshot", snapshot_id, snapshot_id, of.size)}
+        row["metadata"] = row["metadata"] or {}
+        self._snapshots[snapshot_id] = types.Snapshot(**row, volume=of)
+
+    def insert_object(
+        self, kind: str, resource_id: str, object_id: str, size: int, *, role: str = "current", serial: str | None = None
+    ) -> str:
+        """Make an object's row; returns its serial, random unless one moves along.
+
+        :param size: GiB.
+        """
+        serial = serial or names.new_serial()
+        self.conn.execute(
+            _INSERT_OBJECT,
+            {
+                "id": object_id,
+                "kind": kind,
+                "resource_id": resource_id,
+                "role": role,
+                "host": self.settings.place,
+                "serial": serial,
+                "size_bytes": size * types.GiB,
+                "created_at": self.now,
+            },
+        )
+        return serial
+
+    def serial_of(self, object_id: str) -> str:
+        """Return the serial of an object."""
+        return str(self.conn.execute(_SERIAL, {"object_id": object_id}).scalar_one())
+
+    def charge(self, project_id: str | None, volume_type_id: str | None, **amounts: int) -> None:
+        """Count against a project's quota, last of all.
+
+        :param amounts: ``volumes``, ``snapshots``, ``gigabytes``.
+        """
+        self._charges.append((project_id, volume_type_id, amounts))
+
+    def settle_quota(self) -> None:
+        """Do what :meth:`charge` collected.
+
+        :raises QuotaExceeded: a limit is in the way.
+        """
+        for project_id, volume_type_id, amounts in self._charges:
+            quotas.charge(self.conn, project_id or "", volume_type_id, defaults=self.settings.quota, **amounts)
+        self._charges.clear()
+
+    def insert_operation(self, values: dict[str, Any]) -> None:
+        """Write the journal's row."""
+        operations.insert(self.conn, {**values, "claims": self.held, "data": self.data or None})
+
+
+_EMPTY_VOLUME: dict[str, Any] = {column.name: None for column in records.VOLUME_COLUMNS} | {
+    "bootable": False,
+    "readonly": False,
+    "multiattach": False,
+    "use_count": 0,
+}
+_EMPTY_SNAPSHOT: dict[str, Any] = {column.name: None for column in records.SNAPSHOT_COLUMNS} | {
+    "use_count": 0,
+    "progress": "0%",
+}

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What should be exported and who may connect: the rows from which targets are made, and made again."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from volmgr import types
+from volmgr.crypto import Cipher
+from volmgr.db import claims, models, records
+
+_E, _G, _O = models.exports, models.grants, models.objects
+
+_EXPORT_COLUMNS = (_E.c.target_name, _E.c.lun, _E.c.auth_username, _E.c.auth_secret)
+
+
+def _joined(resource: str) -> sa.Select[Any]:
+    table = claims.TABLES[resource]
+    return (
+        sa.select(*claims.COLUMNS[resource], _O.c.serial, *_EXPORT_COLUMNS)
+        .select_from(table.outerjoin(_O, _O.c.id == table.c.object_id).outerjoin(_E, _E.c.resource_id == table.c.id))
+        .where(table.c.id == sa.bindparam("export_id"))
+    )
+
+
+_SELECT = {resource: _joined(resource) for resource in claims.TABLES}
+_LOCKED = {resource: _joined(resource).with_for_update(of=claims.TABLES[resource]) for resource in claims.TABLES}
+_GRANTS = sa.select(_G).where(_G.c.resource_id == sa.bindparam("export_id")).order_by(_G.c.created_at, _G.c.id)
+_INSERT = sa.insert(_E)
+_INSERT_GRANT = sa.insert(_G)
+_DELETE_GRANTS = sa.delete(_G).where(_G.c.resource_id == sa.bindparam("export_id"))
+_DELETE = sa.delete(_E).where(_E.c.resource_id == sa.bindparam("export_id"))
+_EXISTS = sa.select(_E.c.resource_id)
+
+
+@dataclass(frozen=True)
+class ExportRow:
+    """The export of a resource as SQL has it; the secret is still ciphertext."""
+
+    target_name: str
+    lun: int
+    auth_username: str | None
+    auth_secret: str | None
+
+    def chap(self, cipher: Cipher, resource_id: str) -> types.Chap | None:
+        """Return the account in the clear."""
+        if self.auth_username is None or self.auth_secret is None:
+            return None
+        return types.Chap(self.auth_username, cipher.decrypt("exports", "auth_secret", resource_id, self.auth_secret))
+
+
+@dataclass(frozen=True)
+class GrantRow:
+    """A grant with the key of its peer and, if it belongs to one, its attachment."""
+
+    grant: types.Grant
+    peer_key: str
+    attachment_id: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Everything about one export: the resource, the export if it should be, its grants."""
+
+    resource: types.Volume | types.Snapshot
+    export: ExportRow | None
+    grants: tuple[GrantRow, ...]
+
+
+def wanted(conn: Connection, kind: str, resource_id: str, *, lock: bool = False) -> Wanted | None:
+    """Return what should be exported of a resource, in two statements, or None if the resource does not exist.
+
+    :param lock: keep the resource's row from changing until the transaction ends.
+    """
+    row = conn.execute((_LOCKED if lock else _SELECT)[kind], {"export_id": resource_id}).first()
+    if row is None:
+        return None
+    grants = tuple(_grant(item) for item in conn.execute(_GRANTS, {"export_id": resource_id}))
+    return _wanted(kind, row, grants)
+
+
+def _wanted(kind: str, row: Any, grants: tuple[GrantRow, ...]) -> Wanted:
+    values = dict(row._mapping)
+    export_values = {column.name: values.pop(column.name) for column in _EXPORT_COLUMNS}
+    export = ExportRow(**export_values) if export_values["target_name"] is not None else None
+    values["metadata"] = values["metadata"] or {}
+    resource = types.Volume(**values) if kind == "volume" else types.Snapshot(**values)
+    return Wanted(resource, export, grants)
+
+
+def _grant(row: Any) -> GrantRow:
+    grant = types.Grant(
+        id=row.id,
+        mode=row.mode,
+        initiator=row.initiator,
+        wwpns=tuple(row.wwpns or ()),
+        macs=tuple(row.macs or ()),
+        host_name=row.host_name,
+        ip=row.ip,
+        lun=row.lun,
+    )
+    return GrantRow(grant, row.peer_key, row.attachment_id)
+
+
+def all_wanted(conn: Connection, kind: str, host: str) -> list[Wanted]:
+    """Return every export of a worker, in two statements."""
+    table = claims.TABLES[kind]
+    query = (
+        sa.select(*claims.COLUMNS[kind], _O.c.serial, *_EXPORT_COLUMNS)
+        .select_from(table.join(_E, _E.c.resource_id == table.c.id).outerjoin(_O, _O.c.id == table.c.object_id))
+        .where(_E.c.host == host, _E.c.kind == kind)
+    )
+    grants: dict[str, list[GrantRow]] = {}
+    joined = sa.select(_G).join(_E, _E.c.resource_id == _G.c.resource_id).where(_E.c.host == host, _E.c.kind == kind)
+    for item in conn.execute(joined.order_by(_G.c.created_at, _G.c.id)):
+        grants.setdefault(item.resource_id, []).append(_grant(item))
+    return [_wanted(kind, row, tuple(grants.get(row.id, ()))) for row in conn.execute(query)]
+
+
+def insert(
+    conn: Connection, kind: str, resource_id: str, *, host: str, target_name: str, now: datetime.datetime, **auth: Any
+) -> ExportRow:
+    """Make a resource's export; ``auth_secret`` must be ciphertext already."""
+    values = {"auth_username": None, "auth_secret": None, **auth}
+    conn.execute(
+        _INSERT,
+        {
+            "resource_id": resource_id,
+            "kind": kind,
+            "host": host,
+            "target_name": target_name,
+            "lun": 1,
+            "created_at": now,
+            **values,
+        },
+    )
+    return ExportRow(target_name, 1, values["auth_username"], values["auth_secret"])
+
+
+def insert_grant(
+    conn: Connection, resource_id: str, row: GrantRow, now: datetime.datetime
+) -> None:
+    """Add a grant."""
+    grant = row.grant
+    conn.execute(
+        _INSERT_GRANT,
+        {
+            "id": grant.id,
+            "resource_id": resource_id,
+            "peer_key": row.peer_key,
+            "mode": grant.mode,
+            "initiator": grant.initiator,
+            "wwpns": list(grant.wwpns) or None,
+            "macs": list(grant.macs) or None,
+            "host_name": grant.host_name,
+            "ip": grant.ip,
+            "lun": grant.lun,
+            "attachment_id": row.attachment_id,
+            "created_at": now,
+        },
+    )
+
+
+def delete_grants(
+    conn: Connection, resource_id: str, *, peer_key: str | None = None, attachment_id: str | None = None
+) -> int:
+    """Remove a resource's grants: all, those of one peer, or those of one attachment; returns how many."""
+    statement = _DELETE_GRANTS
+    if peer_key is not None:
+        statement = statement.where(_G.c.peer_key == peer_key)
+    if attachment_id is not None:
+        statement = statement.where(_G.c.attachment_id == attachment_id)
+    return conn.execute(statement, {"export_id": resource_id}).rowcount
+
+
+def delete(conn: Connection, resource_id: str) -> None:
+    """Remove a resource's export and its grants."""
+    conn.execute(_DELETE_GRANTS, {"export_id": resource_id})
+    conn.execute(_DELETE, {"export_id": resource_id})
+
+
+def exported(conn: Connection, resource_ids: Sequence[str]) -> list[str]:
+    """Return which of these resources have an export."""
+    return list(conn.execute(_EXISTS.where(_E.c.resource_id.in_(resource_ids))).scalars())
+
+
+def granted(conn: Connection, resource_id: str) -> bool:
+    """Return whether anybody may connect to a resource."""
+    query = sa.select(_G.c.id).where(_G.c.resource_id == resource_id).limit(1)
+    return conn.execute(query).first() is not None

@@ -1,0 +1,490 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a request to a journal row, and from a journal row to a run: the worker's side of the journal.
+
+Admission is one transaction; the row is the queue and messages are doorbells. What this process admits for itself it
+runs at once; everything else is found by the pump, which the bell wakes and a short poll of an index backs up. This
+module knows no RPC and no verb.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from volmgr import exception, types
+from volmgr.context import RequestContext
+from volmgr.db import claims, operations
+from volmgr.db.admission import Admitting
+from volmgr.db.engine import CommitUnknown, Database, is_duplicate
+from volmgr.operations import conflicts
+from volmgr.operations.base import Args, Claim, Lane, Operation, Policy
+from volmgr.operations.registry import find
+from volmgr.runtime import Clock, Executor
+from volmgr.tasks import Active, Backend, Runner
+
+LOG = logging.getLogger(__name__)
+
+POLL_INTERVAL = 1.0
+PUMP_LIMIT = 200
+
+
+class _Blocked(Exception):
+    """A claim could not be taken; the transaction is rolled back."""
+
+    def __init__(self, claim: Claim) -> None:
+        super().__init__(claim.id)
+        self.claim = claim
+
+
+class Dispatcher:
+    """The journal of one worker.
+
+    :param incarnation: the UUID of this life of the worker. :param bulk_slots: how many long operations run at once.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        backend: Backend,
+        *,
+        executor: Executor,
+        clock: Clock,
+        incarnation: str,
+        bulk_slots: int = 2,
+        killpoint: Callable[[str], None] | None = None,
+    ) -> None:
+        self.database = database
+        self.backend = backend
+        self.executor = executor
+        self.clock = clock
+        self.incarnation = incarnation
+        self.bulk_slots = bulk_slots
+        self.runner = Runner(database, backend, clock, killpoint)
+        self._killpoint = killpoint or (lambda _name: None)
+        self._active: dict[str, Active] = {}
+        self._lanes: dict[str, str] = {}
+        self._bell = threading.Event()
+        self._stopping = threading.Event()
+
+    # --- admission ------------------------------------------------------------------------------------------------
+
+    def submit(self, context: RequestContext, cls: type[Operation[Any]], arguments: Args) -> dict[str, Any]:
+        """Admit a request, or join the one it repeats.
+
+        :returns: ``{"operation_id", "state", "result"}``; operation_id is None where there was nothing to do.
+        :raises Unsupported: the driver cannot. :raises Conflict, NotFound, QuotaExceeded, Moved: nothing was changed.
+        """
+        operation = cls(arguments)
+        for verb in operation.required():
+            if not self.backend.driver.supports(verb):
+                raise exception.Unsupported(verb=verb, hint=f"The driver {type(self.backend.driver).__name__} cannot")
+        key = request_key(context, cls.verb, arguments)
+        operation_id = str(uuid.uuid4())
+        self._killpoint(f"{cls.verb}/-/received")
+
+        def admit() -> Admitting:
+            with self.database.writer() as conn:
+                tx = self._admitting(conn, operation_id, context)
+                if (blocked := tx.take(operation.claims())) is not None:
+                    raise _Blocked(blocked)
+                operation.admit(tx)
+                operation.claimed(tx)
+                tx.insert_operation(self._row(operation, operation_id, key, context, claimed=True))
+                tx.settle_quota()
+                return tx
+
+        try:
+            tx = self.database.retrying(admit)
+        except _Blocked as error:
+            return self._blocked(operation, operation_id, key, context, error.claim)
+        except CommitUnknown:
+            return self._look_up(operation_id)
+        except Exception as error:
+            if (joined := self._joined(key, cls.verb, context)) is not None:
+                return joined
+            if is_duplicate(error):
+                raise exception.AlreadyExists(resource=cls.resource, id=operation.resource_id) from error
+            raise
+        self._killpoint(f"{cls.verb}/-/admitted")
+        return self._launch(operation, operation_id, key, context, tx)
+
+    def _look_up(self, operation_id: str) -> dict[str, Any]:
+        """Settle an admission whose connection broke at COMMIT: the journal says whether it had committed."""
+        with self.database.reader() as conn:
+            found = operations.get(conn, operation_id)
+        if found is None:
+            raise exception.BackendDown("The database lost the request", hint="Send it again")
+        if found.state == "running":
+            self._enqueue(found)
+        return _answer(found)
+
+    def _launch(
+        self, operation: Operation[Any], operation_id: str, key: str, context: RequestContext, tx: Admitting
+    ) -> dict[str, Any]:
+        values = self._row(operation, operation_id, key, context, claimed=True)
+        if values["state"] == "queued":
+            self.ring()
+        else:
+            record = types.OperationRecord(**{**_EMPTY, **values, "claims": tx.held, "data": tx.data or None})
+            self._enqueue(record, tx.claimed)
+        return {"operation_id": operation_id, "state": values["state"], "result": None}
+
+    def _admitting(self, conn: Any, operation_id: str, context: RequestContext) -> Admitting:
+        return Admitting(
+            conn,
+            operation_id=operation_id,
+            now=self.clock.now(),
+            settings=self.backend.settings,
+            project_id=context.project_id,
+            user_id=context.user_id,
+        )
+
+    def _row(
+        self, operation: Operation[Any], operation_id: str, key: str, context: RequestContext, *, claimed: bool
+    ) -> dict[str, Any]:
+        now = self.clock.now()
+        lane = operation.lane_on(self.backend.driver)
+        at_once = claimed and lane is not Lane.BULK
+        return {
+            "id": operation_id,
+            "request_key": key,
+            "verb": operation.verb,
+            "version": operation.version,
+            "resource": operation.resource,
+            "resource_id": operation.resource_id,
+            "host": self.backend.settings.host,
+            "state": "running" if at_once else "queued",
+            "lane": str(lane),
+            "claimed": claimed,
+            "epoch": 1 if at_once else 0,
+            "incarnation": self.incarnation if at_once else None,
+            "context": context.to_dict(),
+            "args": operation.a.to_json(),
+            "project_id": context.project_id,
+            "created_at": now,
+            "started_at": now if at_once else None,
+        }
+
+    def _joined(self, key: str, verb: str, context: RequestContext) -> dict[str, Any] | None:
+        with self.database.reader() as conn:
+            found = operations.by_key(conn, key)
+        if found is None:
+            return None
+        if found.verb != verb or found.project_id != context.project_id:
+            raise exception.Conflict("The request key was used for another request", hint="Use a new key", key=key)
+        return _answer(found)
+
+    def _blocked(
+        self, operation: Operation[Any], operation_id: str, key: str, context: RequestContext, claim: Claim
+    ) -> dict[str, Any]:
+        """Decide about a request whose resource is held or in another state: join, wait or refuse."""
+        if (joined := self._joined(key, operation.verb, context)) is not None:
+            return joined
+        with self.database.reader() as conn:
+            obstacle = claims.obstacle(conn, claim)
+        if obstacle is None:
+            return {"operation_id": None, "state": "done", "result": operation.absent(claim)}
+        verdict, holder = judge(operation, claim, obstacle)
+        if verdict is Policy.SAME and holder is not None:
+            return _answer(holder)
+        if verdict is not Policy.WAIT:
+            raise refusal(operation, claim, obstacle)
+
+        def wait() -> None:
+            with self.database.writer() as conn:
+                tx = self._admitting(conn, operation_id, context)
+                operation.admit(tx)
+                tx.insert_operation(self._row(operation, operation_id, key, context, claimed=False))
+                tx.settle_quota()
+
+        self.database.retrying(wait)
+        self.ring()
+        return {"operation_id": operation_id, "state": "queued", "result": None}
+
+    # --- running --------------------------------------------------------------------------------------------------
+
+    def ring(self) -> None:
+        """Wake the pump."""
+        self._bell.set()
+
+    def _enqueue(
+        self, record: types.OperationRecord, known: dict[str, types.Volume | types.Snapshot] | None = None
+    ) -> None:
+        active = Active()
+        if record.cancel:
+            active.cancel.set()
+        self._active[record.id] = active
+        self._lanes[record.id] = record.lane
+
+        def work() -> None:
+            try:
+                self.runner.run(record, active, known)
+            finally:
+                self._active.pop(record.id, None)
+                self._lanes.pop(record.id, None)
+                self.ring()
+
+        self.executor.submit(record.lane, work)
+
+    def loop(self) -> None:
+        """Pump until :meth:`stop`; the worker runs this in a thread of its own."""
+        while not self._stopping.is_set():
+            self.clock.wait(self._bell, POLL_INTERVAL)
+            self._bell.clear()
+            if self._stopping.is_set():
+                return
+            try:
+                self.pump()
+            except Exception:
+                LOG.exception("Looking for queued operations failed; it is tried again in %s s", POLL_INTERVAL)
+
+    def stop(self) -> None:
+        """Take no more work from the journal."""
+        self._stopping.set()
+        self._bell.set()
+
+    def pump(self) -> int:
+        """Start what is due and can be started; returns how many were."""
+        now, host = self.clock.now(), self.backend.settings.host
+        with self.database.reader() as conn:
+            waiting = operations.due(conn, host, now, PUMP_LIMIT) + operations.retryable(conn, host, now)
+        return sum(self._start(record) for record in waiting if record.id not in self._active)
+
+    def _start(self, record: types.OperationRecord) -> bool:
+        if record.lane == Lane.BULK and sum(lane == Lane.BULK for lane in self._lanes.values()) >= self.bulk_slots:
+            return False
+        cls = find(record.verb, record.version)
+        if cls is None:
+            return False
+        operation = cls(cls.args(**record.args))
+        context = RequestContext.from_dict(record.context)
+        data = dict(record.data or {})
+
+        def begin() -> Admitting | None:
+            with self.database.writer() as conn:
+                tx = self._admitting(conn, record.id, context)
+                tx.held = list(record.claims)
+                if not record.claimed and not record.cancel:
+                    if (blocked := tx.take(operation.claims())) is not None:
+                        raise _Blocked(blocked)
+                    operation.claimed(tx)
+                    data.update(tx.data)
+                got = operations.start(
+                    conn, record, incarnation=self.incarnation, now=self.clock.now(), data=data or None, held=tx.held
+                )
+                tx.settle_quota()
+                return tx if got else None
+
+        try:
+            tx = self.database.retrying(begin)
+        except _Blocked as error:
+            return self._still_blocked(record, operation, error.claim)
+        except exception.VolmgrError as error:
+            return self._refuse(record, error)
+        if tx is None:
+            return False
+        self._enqueue(dataclasses.replace(
+            record,
+            state="undoing" if record.error else "running",
+            claimed=True,
+            claims=tx.held,
+            epoch=record.epoch + 1,
+            incarnation=self.incarnation,
+            data=data or None,
+            parked_for=None,
+        ), tx.claimed)
+        return True
+
+    def _still_blocked(self, record: types.OperationRecord, operation: Operation[Any], claim: Claim) -> bool:
+        with self.database.reader() as conn:
+            obstacle = claims.obstacle(conn, claim)
+        if obstacle is None:
+            try:
+                operation.absent(claim)
+            except exception.VolmgrError as error:
+                return self._refuse(record, error)
+            return self._finish_absent(record)
+        verdict, _holder = judge(operation, claim, obstacle)
+        if verdict is Policy.WAIT:
+            return False
+        return self._refuse(record, refusal(operation, claim, obstacle))
+
+    def _finish_absent(self, record: types.OperationRecord) -> bool:
+        with self.database.writer() as conn:
+            operations.finish(conn, record.id, record.epoch, self.clock.now(), result={"unchanged": True})
+        return True
+
+    def _refuse(self, record: types.OperationRecord, error: exception.VolmgrError) -> bool:
+        """End a waiting operation that cannot have its claims any more."""
+        with self.database.writer() as conn:
+            got = operations.start(
+                conn, record, incarnation=self.incarnation, now=self.clock.now(), data=record.data, held=record.claims
+            )
+        if got:
+            self.runner.refuse(dataclasses.replace(record, epoch=record.epoch + 1), error)
+        return got
+
+    def recover(self) -> int:
+        """Take over what an earlier incarnation of this worker had begun; returns how many operations.
+
+        The caller holds the incarnation's lock: the earlier one and its children are gone.
+        """
+        host, count = self.backend.settings.host, 0
+        while True:
+            with self.database.reader() as conn:
+                found = operations.abandoned(conn, host, self.incarnation, PUMP_LIMIT)
+            for record in found:
+                with self.database.writer() as conn:
+                    got = operations.take_over(conn, record, incarnation=self.incarnation, now=self.clock.now())
+                if got:
+                    count += 1
+                    self._enqueue(dataclasses.replace(
+                        record, epoch=record.epoch + 1, deaths=record.deaths + 1, incarnation=self.incarnation
+                    ))
+            if len(found) < PUMP_LIMIT:
+                return count
+
+    # --- waiting and steering -------------------------------------------------------------------------------------
+
+    def wait(self, operation_id: str, timeout: float) -> types.OperationRecord:
+        """Return an operation as it is once it has ended, or as it is after ``timeout`` seconds.
+
+        :raises OperationNotFound: there is none, or its tombstone was purged.
+        """
+        deadline = self.clock.monotonic() + timeout
+        pause = 0.02
+        while True:
+            active = self._active.get(operation_id)
+            left = max(0.0, deadline - self.clock.monotonic())
+            if active is not None and left > 0:
+                self.clock.wait(active.done, left)
+            record = self.get(operation_id)
+            left = deadline - self.clock.monotonic()
+            if record.finished or left <= 0:
+                return record
+            if operation_id not in self._active:
+                self.clock.wait(threading.Event(), min(pause, left))
+                pause = min(pause * 2, 0.5)
+
+    def get(self, operation_id: str) -> types.OperationRecord:
+        """Return an operation.
+
+        :raises OperationNotFound: there is none.
+        """
+        with self.database.reader() as conn:
+            record = operations.get(conn, operation_id)
+        if record is None:
+            raise exception.OperationNotFound(id=operation_id)
+        return record
+
+    def cancel(self, operation_id: str) -> types.OperationRecord:
+        """Ask an operation to stop at its next safe point and to undo what it began.
+
+        :raises Conflict: it has passed its pivot.
+        """
+        with self.database.writer() as conn:
+            asked = operations.request_cancel(conn, operation_id, self.clock.now())
+        record = self.get(operation_id)
+        if not asked and not record.finished:
+            raise exception.Conflict(
+                f"The operation {operation_id} has passed its point of no return",
+                hint=f"Let it finish: volmgr operation wait {operation_id}",
+                resource="operation",
+                id=operation_id,
+            )
+        if (active := self._active.get(operation_id)) is not None:
+            active.cancel.set()
+        self.ring()
+        return record
+
+    def retry(self, operation_id: str) -> types.OperationRecord:
+        """Let a parked operation be tried again now.
+
+        :raises Conflict: it is not parked.
+        """
+        with self.database.writer() as conn:
+            done = operations.requeue(conn, operation_id, self.clock.now())
+        record = self.get(operation_id)
+        if not done:
+            raise exception.Conflict(
+                f"The operation {operation_id} is {record.state}, only a parked one can be retried",
+                resource="operation", id=operation_id, status=record.state,
+            )
+        self.ring()
+        return record
+
+    def abandon(self, operation_id: str) -> types.OperationRecord:
+        """Give a parked operation up: it fails, its claims are released, what it left is for an audit to find.
+
+        :raises Conflict: it is not parked.
+        """
+        record = self.get(operation_id)
+        if record.state != "parked":
+            raise exception.Conflict(
+                f"The operation {operation_id} is {record.state}, only a parked one can be abandoned",
+                hint=f"volmgr operation cancel {operation_id}",
+                resource="operation", id=operation_id, status=record.state,
+            )
+        error = exception.from_primitive((record.data or {}).get("why") or record.error or {"code": "", "message": ""})
+        self._refuse(record, exception.Cancelled(f"The operation was abandoned; it was parked because: {error.message}"))
+        return self.get(operation_id)
+
+
+def request_key(context: RequestContext, verb: str, arguments: Args) -> str:
+    """Return what makes a request unique: the client's own key, else the request id with verb and arguments."""
+    if context.request_key:
+        return context.request_key
+    text = json.dumps([context.request_id, verb, arguments.to_json()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def judge(
+    operation: Operation[Any], claim: Claim, obstacle: claims.Obstacle
+) -> tuple[Policy, types.OperationRecord | None]:
+    """Return what the table says about a claim that could not be taken, and the holder that decides."""
+    comer = conflicts.name_in_table(claim.resource, operation.verb, own=claim.id == operation.resource_id)
+    verdicts = {}
+    for holder in obstacle.holders:
+        name = conflicts.name_in_table(claim.resource, holder.verb, own=claim.id == holder.resource_id)
+        verdicts[conflicts.policy(claim.resource, name, comer)] = holder
+    for verdict in (Policy.CONFLICT, Policy.SAME, Policy.WAIT):
+        if verdict in verdicts:
+            return verdict, verdicts[verdict]
+    return Policy.CONFLICT, None
+
+
+def refusal(operation: Operation[Any], claim: Claim, obstacle: claims.Obstacle) -> exception.VolmgrError:
+    """Return the error that says why a claim cannot be taken, who is in the way and what to do."""
+    if claim.childless and obstacle.snapshots and not obstacle.holders:
+        return exception.VolumeHasSnapshots(id=claim.id, count=obstacle.snapshots)
+    if obstacle.holders:
+        holder = obstacle.holders[0]
+        return exception.Conflict(
+            f"{operation.verb} must not meet {holder.verb}, which holds the {claim.resource} {claim.id}",
+            hint=f"Wait for it: volmgr operation wait {holder.id}",
+            resource=claim.resource, id=claim.id, status=obstacle.status, operation_id=holder.id,
+        )
+    if claim.resource == "volume" and obstacle.attachments and claim.event in ("delete", "unmanage", "revert"):
+        return exception.VolumeAttached(id=claim.id, status=obstacle.status)
+    return exception.Conflict(
+        f"The {claim.resource} {claim.id} is {obstacle.status}; {operation.verb} needs it {' or '.join(claim.sources)}",
+        hint=f"volmgr {claim.resource} why {claim.id}",
+        resource=claim.resource, id=claim.id, status=obstacle.status, allowed=list(claim.sources),
+    )
+
+
+def _answer(record: types.OperationRecord) -> dict[str, Any]:
+    return {"operation_id": record.id, "state": record.state, "result": record.result}
+
+
+_EMPTY: dict[str, Any] = {item.name: None for item in dataclasses.fields(types.OperationRecord)} | {
+    "deaths": 0,
+    "pivoted": False,
+    "cancel": False,
+}

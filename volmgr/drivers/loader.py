@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the names in the configuration to classes of drivers and targets, imported only when they are named.
+
+A name is an entry point (of volmgr or of another distribution) or the dotted path of a class. It knows no driver.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import inspect
+from typing import Any
+
+from stevedore import driver as stevedore_driver
+from stevedore import exception as stevedore_exception
+
+from volmgr import exception
+from volmgr.drivers.interfaces import Interface, ProxyVD
+from volmgr.targets.base import Target
+
+DRIVERS = "volmgr.drivers"
+TARGETS = "volmgr.targets"
+
+
+def load(name: str) -> type[Any]:
+    """Return the class of a driver.
+
+    :param name: an entry point of ``volmgr.drivers`` (``file``, ``lvm``…) or a dotted path (``package.module.Class``).
+    :raises InvalidConfiguration: there is no such driver; the right names are listed.
+    """
+    return _load(DRIVERS, name, (Interface, ProxyVD), "driver")
+
+
+def load_target(name: str) -> type[Target]:
+    """Return the class of a target, by an entry point of ``volmgr.targets`` or a dotted path.
+
+    :raises InvalidConfiguration: there is no such target; the right names are listed.
+    """
+    return _load(TARGETS, name, (Target,), "target")
+
+
+def available(namespace: str) -> list[str]:
+    """Return the names of the entry points of a namespace, sorted; nothing is imported."""
+    return sorted({entry.name for entry in importlib.metadata.entry_points(group=namespace)})
+
+
+def _load(namespace: str, name: str, bases: tuple[type, ...], noun: str) -> type[Any]:
+    try:
+        found = _from_path(name) if "." in name else _from_entry_point(namespace, name)
+    except (ImportError, AttributeError, stevedore_exception.NoMatches) as error:
+        raise _wrong(namespace, name, noun, str(error)) from error
+    if not inspect.isclass(found) or not issubclass(found, bases):
+        raise _wrong(namespace, name, noun, f"it is no class of a {noun}")
+    return found
+
+
+def _from_path(name: str) -> Any:
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _from_entry_point(namespace: str, name: str) -> Any:
+    def fail(manager: Any, entry_point: Any, error: BaseException) -> None:
+        raise ImportError(f"{entry_point.value}: {error}") from error
+
+    manager = stevedore_driver.DriverManager(
+        namespace, name, invoke_on_load=False, warn_on_missing_entrypoint=False, on_load_failure_callback=fail
+    )
+    return manager.driver
+
+
+def _wrong(namespace: str, name: str, noun: str, why: str) -> exception.InvalidConfiguration:
+    known = ", ".join(available(namespace)) or "none is installed"
+    return exception.InvalidConfiguration(
+        reason=f"the {noun} {name!r} cannot be loaded: {why}",
+        hint=f"Use one of: {known}; or the dotted path of a class",
+        name=name,
+    )

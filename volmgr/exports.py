@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Level-triggered: rows say who may connect to what, and a sync makes the target so.
+
+Whoever changes an export's rows holds the resource's lock until the target agrees, so the last change wins and an
+answer is given only while the grant stands. Recovery, reboot and repair are the same sync. This module knows no RPC and
+no operation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import secrets
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from volmgr import exception, names, types
+from volmgr.crypto import Cipher
+from volmgr.db import exports as rows
+from volmgr.db.admission import Settings
+from volmgr.db.engine import Database
+from volmgr.runtime import Clock
+from volmgr.targets.base import Target
+
+LOG = logging.getLogger(__name__)
+
+LOCK_TIMEOUT = 60.0
+Change = Callable[[Connection, rows.Wanted], None]
+
+
+class KeyedLocks:
+    """One lock for each key that is in use, taken with a deadline."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._locks: dict[str, tuple[threading.Lock, list[int]]] = {}
+
+    @contextlib.contextmanager
+    def hold(self, key: str, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+        """Hold the lock of ``key``.
+
+        :param timeout: seconds to wait for it. :raises Timeout: it did not come free.
+        """
+        with self._guard:
+            lock, users = self._locks.setdefault(key, (threading.Lock(), [0]))
+            users[0] += 1
+        try:
+            if not lock.acquire(timeout=timeout):
+                raise exception.Timeout(
+                    f"{key} was busy for {timeout:.0f} s", hint=f"See what holds it: volmgr volume why {key}", id=key
+                )
+            try:
+                yield
+            finally:
+                lock.release()
+        finally:
+            with self._guard:
+                users[0] -= 1
+                if not users[0]:
+                    self._locks.pop(key, None)
+
+
+def peer_key(connector: dict[str, Any], protocol: str) -> str:
+    """Return the canonical name of who connects: two connectors of one initiator give the same."""
+    if protocol == "fibre_channel":
+        return "fc:" + ",".join(sorted(connector.get("wwpns") or ()))[:250]
+    if protocol == "aoe":
+        return "aoe:" + ",".join(sorted(connector.get("aoe_macs") or ()))[:250]
+    if connector.get("initiator"):
+        return "iqn:" + str(connector["initiator"]).lower()
+    return "host:" + str(connector.get("host") or connector.get("ip") or "")
+
+
+class Exports:
+    """The exports of one backend.
+
+    :param driver: gives the path that the target serves; without a target it answers connections itself.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        driver: Any,
+        target: Target | None,
+        *,
+        settings: Settings,
+        cipher: Cipher,
+        clock: Clock,
+    ) -> None:
+        self.database = database
+        self.driver = driver
+        self.target = target
+        self.settings = settings
+        self.cipher = cipher
+        self.clock = clock
+        self.locks = KeyedLocks()
+
+    @property
+    def protocol(self) -> str:
+        return self.target.protocol if self.target is not None else "local"
+
+    def validate(self, connector: dict[str, Any]) -> None:
+        """Check a connector before anything changes.
+
+        :raises InvalidConnector: it lacks what the transport needs.
+        """
+        if self.target is not None:
+            self.target.validate_connector(connector)
+        else:
+            self.driver.validate_connector(connector)
+
+    def connect(
+        self,
+        kind: str,
+        resource_id: str,
+        connector: dict[str, Any],
+        *,
+        check: Callable[[types.Volume | types.Snapshot], None],
+        mode: str = "rw",
+        attachment_id: str = "",
+        change: Change | None = None,
+    ) -> dict[str, Any]:
+        """Grant access to a connector, make the export so, return connection_info; a repeat joins.
+
+        :param check: raises if the resource's status does not allow it; runs in the transaction.
+        :param change: what else to write in the transaction in which the grant is made.
+        """
+        self.validate(connector)
+        peer = peer_key(connector, self.protocol)
+        with self.locks.hold(resource_id):
+            with self.database.reader() as conn:
+                found = self._wanted(conn, kind, resource_id)
+            grant = _granted(found, peer, attachment_id, mode)
+            if grant is None or change is not None:
+                found, grant = self.database.retrying(
+                    lambda: self._grant(kind, resource_id, connector, peer, check, mode, attachment_id, change)
+                )
+            else:
+                check(found.resource)
+            return self._answer(found, grant, connector)
+
+    def _grant(
+        self,
+        kind: str,
+        resource_id: str,
+        connector: dict[str, Any],
+        peer: str,
+        check: Callable[[types.Volume | types.Snapshot], None],
+        mode: str,
+        attachment_id: str,
+        change: Change | None,
+    ) -> tuple[rows.Wanted, types.Grant]:
+        with self.database.writer() as conn:
+            found = self._wanted(conn, kind, resource_id, lock=True)
+            check(found.resource)
+            if (owner := found.resource.host) and names.service_of(owner) != self.settings.host:
+                raise exception.Moved(host=owner)
+            export = found.export or self._new_export(conn, kind, found.resource)
+            existing = _granted(found, peer, attachment_id, mode)
+            grants = found.grants
+            if existing is None:
+                rows.delete_grants(conn, resource_id, peer_key=peer, attachment_id=attachment_id)
+                existing = types.Grant(
+                    id=str(uuid.uuid4()),
+                    mode=mode,
+                    initiator=connector.get("initiator"),
+                    wwpns=tuple(connector.get("wwpns") or ()),
+                    macs=tuple(connector.get("aoe_macs") or ()),
+                    host_name=connector.get("host"),
+                    ip=connector.get("ip"),
+                )
+                row = rows.GrantRow(existing, peer, attachment_id)
+                rows.insert_grant(conn, resource_id, row, self.clock.now())
+                kept = (old for old in grants if (old.peer_key, old.attachment_id) != (peer, attachment_id))
+                grants = (*kept, row)
+            if change is not None:
+                change(conn, found)
+            return dataclasses.replace(found, export=export, grants=grants), existing
+
+    def _new_export(self, conn: Connection, kind: str, resource: types.Volume | types.Snapshot) -> rows.ExportRow:
+        auth: dict[str, Any] = {}
+        if self.settings.auth and self.target is not None:
+            auth["auth_username"] = f"vm{secrets.token_hex(9)}"
+            password = types.Secret(secrets.token_hex(8))
+            auth["auth_secret"] = self.cipher.encrypt("exports", "auth_secret", resource.id, password)
+        target_name = names.target_name(self.settings.target_prefix, kind, resource.id)
+        return rows.insert(
+            conn,
+            kind,
+            resource.id,
+            host=self.settings.host,
+            target_name=target_name,
+            now=self.clock.now(),
+            **auth,
+        )
+
+    def _answer(self, found: rows.Wanted, grant: types.Grant, connector: dict[str, Any]) -> dict[str, Any]:
+        resource = found.resource
+        if self.target is None:
+            info: dict[str, Any] = self.driver.initialize_connection(resource, connector)
+            data = dict(info["data"])
+            protocol = info["driver_volume_type"]
+        else:
+            spec = self.spec(found)
+            self.target.sync(spec)
+            data = dict(self.target.connection(spec, grant))
+            protocol = self.target.protocol
+        data |= {"volume_id": resource.id, "access_mode": grant.mode, "encrypted": False, "qos_specs": None}
+        data.setdefault("discard", False)
+        data["serial"] = resource.serial
+        return {"driver_volume_type": protocol, "data": data}
+
+    def disconnect(
+        self,
+        kind: str,
+        resource_id: str,
+        *,
+        connector: dict[str, Any] | None,
+        attachment_id: str | None = None,
+        change: Change | None = None,
+    ) -> bool:
+        """Take access away from a connector, an attachment, or (None, None) from everybody, and make the target so.
+
+        :returns: whether there was anything to take away.
+        """
+        peer = peer_key(connector, self.protocol) if connector is not None else None
+
+        def revoke() -> tuple[rows.Wanted | None, int]:
+            with self.database.writer() as conn:
+                found = rows.wanted(conn, kind, resource_id, lock=True)
+                if found is None:
+                    return None, 0
+                if (owner := found.resource.host) and names.service_of(owner) != self.settings.host:
+                    raise exception.Moved(host=owner)
+                gone = 0
+                if found.grants:
+                    gone = rows.delete_grants(conn, resource_id, peer_key=peer, attachment_id=attachment_id)
+                if change is not None:
+                    change(conn, found)
+                kept = tuple(
+                    row
+                    for row in found.grants
+                    if (peer is not None and row.peer_key != peer)
+                    or (attachment_id is not None and row.attachment_id != attachment_id)
+                )
+                return dataclasses.replace(found, grants=kept), gone
+
+        with self.locks.hold(resource_id):
+            found, gone = self.database.retrying(revoke)
+            if found is not None and found.export is not None:
+                self._sync(found)
+            if self.target is None and found is not None and gone:
+                self.driver.terminate_connection(found.resource, connector or {})
+            return bool(gone)
+
+    def withdraw(self, kind: str, resource_id: str) -> None:
+        """End a resource's export on the target; its rows are for the caller's transaction to remove."""
+        if self.target is None:
+            return
+        with self.locks.hold(resource_id):
+            name = names.target_name(self.settings.target_prefix, kind, resource_id)
+            self.target.sync(types.ExportSpec(kind, resource_id, name, wanted=False))
+
+    def remove(self, kind: str, resource_id: str) -> bool:
+        """Remove a resource's export, rows and target; returns whether there was one.
+
+        :raises Conflict: somebody is still granted access.
+        """
+        with self.locks.hold(resource_id):
+            with self.database.writer() as conn:
+                found = rows.wanted(conn, kind, resource_id, lock=True)
+                if found is None or found.export is None:
+                    return False
+                if found.grants:
+                    raise exception.Conflict(
+                        f"The {kind} {resource_id} is still granted to {len(found.grants)} connectors",
+                        hint="Terminate their connections first",
+                        resource=kind,
+                        id=resource_id,
+                    )
+                rows.delete(conn, resource_id)
+            if self.target is not None:
+                self.target.sync(dataclasses.replace(self.spec(found), wanted=False, grants=()))
+            return True
+
+    def sync(self, kind: str, resource_id: str) -> bool:
+        """Make the target what SQL says of one resource; returns whether it should be exported."""
+        with self.locks.hold(resource_id):
+            with self.database.reader() as conn:
+                found = rows.wanted(conn, kind, resource_id)
+            if found is None or found.export is None:
+                return False
+            self._sync(found)
+            return True
+
+    def rebuild(self) -> int:
+        """Make every export that SQL knows, after a start; one that fails is logged, the others go on."""
+        done = 0
+        for kind in names.KINDS:
+            with self.database.reader() as conn:
+                ids = [found.resource.id for found in rows.all_wanted(conn, kind, self.settings.host)]
+            for resource_id in ids:
+                try:
+                    done += self.sync(kind, resource_id)
+                except exception.VolmgrError as error:
+                    LOG.error("The export of %s %s could not be made: %s", kind, resource_id, error)
+        return done
+
+    def _sync(self, found: rows.Wanted) -> None:
+        if self.target is not None:
+            self.target.sync(self.spec(found))
+
+    def spec(self, found: rows.Wanted) -> types.ExportSpec:
+        """Return the whole of what an export should be."""
+        resource, export = found.resource, found.export
+        kind = "volume" if isinstance(resource, types.Volume) else "snapshot"
+        if export is None:
+            raise exception.Inconsistent(f"The {kind} {resource.id} has grants and no export", id=resource.id)
+        return types.ExportSpec(
+            kind=kind,
+            resource_id=resource.id,
+            target_name=export.target_name,
+            path=self.driver.export_path(resource),
+            serial=resource.serial or "",
+            size_bytes=resource.size_bytes,
+            lun=export.lun,
+            auth=export.chap(self.cipher, resource.id),
+            grants=tuple(row.grant for row in found.grants),
+            read_only=kind == "snapshot" or bool(resource.get("readonly")),
+        )
+
+    def _wanted(self, conn: Connection, kind: str, resource_id: str, *, lock: bool = False) -> rows.Wanted:
+        found = rows.wanted(conn, kind, resource_id, lock=lock)
+        if found is None:
+            missing = exception.VolumeNotFound if kind == "volume" else exception.SnapshotNotFound
+            raise missing(id=resource_id)
+        return found
+
+
+def _granted(found: rows.Wanted, peer: str, attachment_id: str, mode: str) -> types.Grant | None:
+    for row in found.grants:
+        if (row.peer_key, row.attachment_id, row.grant.mode) == (peer, attachment_id, mode):
+            return row.grant
+    return None
+
+

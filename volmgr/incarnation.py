@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One life of a worker: work does not outlive its worker.
+
+A worker holds an exclusive lock on its incarnation file; every child that it starts inherits the open file and so the
+lock. A new worker ends whoever still holds it after the old worker has died, and takes the lock before it recovers
+anything: two lives never touch the same storage. This module knows no driver and no database.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import time
+import uuid
+from pathlib import Path
+
+from volmgr import exception, names
+
+LOG = logging.getLogger(__name__)
+
+PAUSE = 0.02
+
+
+class Incarnation:
+    """The lock of one worker.
+
+    :param folder: where the lock files are. :param service: the worker, ``host@backend``.
+    :ivar id: the UUID of this life.
+    """
+
+    def __init__(self, folder: str, service: str) -> None:
+        self.id = str(uuid.uuid4())
+        self.service = service
+        self.path = Path(folder) / names.lock_file_name(service)
+        self._fd: int | None = None
+
+    @property
+    def fd(self) -> int:
+        """The descriptor that children inherit (``pass_fds``).
+
+        :raises RuntimeError: the lock is not held.
+        """
+        if self._fd is None:
+            raise RuntimeError("the incarnation is not acquired")
+        return self._fd
+
+    def acquire(self, timeout: float = 10.0) -> None:
+        """Take the lock; what a dead worker left running is killed first.
+
+        :param timeout: seconds that the ending of left-over children may take.
+        :raises Conflict: another worker serves the backend and lives. :raises Timeout: a left-over child does not end.
+        """
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._lock(fd, timeout)
+            record = json.dumps({"id": self.id, "pid": os.getpid(), "started": started(os.getpid())})
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, record.encode(), 0)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+
+    def _lock(self, fd: int, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                self._end_left_over(fd)
+            if time.monotonic() >= deadline:
+                raise exception.Timeout(
+                    f"Processes of an earlier volmgr-volume for {self.service} do not end: {holders(self.path)}",
+                    hint=f"See what blocks them: ps -o pid,stat,wchan,cmd -p {','.join(map(str, holders(self.path)))}",
+                )
+            time.sleep(PAUSE)
+
+    def _end_left_over(self, fd: int) -> None:
+        """Kill what holds the lock, unless the worker itself lives."""
+        try:
+            record = json.loads(os.pread(fd, 4096, 0) or b"{}")
+        except ValueError:
+            record = {}
+        pid = record.get("pid")
+        if pid is not None and pid != os.getpid() and started(pid) == record.get("started"):
+            raise exception.Conflict(
+                f"volmgr-volume with pid {pid} serves {self.service} already",
+                hint=f"Stop it first: systemctl stop volmgr-volume, or: kill {pid}",
+                resource="service",
+                id=self.service,
+                pid=pid,
+            )
+        for holder in holders(self.path):
+            LOG.warning("Ending process %s, left over from an earlier worker of %s", holder, self.service)
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile
+                os.kill(holder, signal.SIGKILL)
+
+    def release(self) -> None:
+        """Let go of the lock; children that still live keep it."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def started(pid: int) -> str | None:
+    """Return when a process started (clock ticks after boot), or None if there is none; see proc(5), stat field 22."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else fields[19]
+
+
+def holders(path: Path) -> list[int]:
+    """Return the processes, other than this one, that have a file open."""
+    wanted, found = os.stat(path), []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            fds = list((entry / "fd").iterdir())
+        except OSError:
+            continue
+        for link in fds:
+            try:
+                seen = link.stat()
+            except OSError:
+                continue
+            if (seen.st_dev, seen.st_ino) == (wanted.st_dev, wanted.st_ino):
+                found.append(int(entry.name))
+                break
+    return found

@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The volume manager: what can be asked of volmgr, as a table of contents.
+
+Each method says which operation answers it; the operations are in :mod:`volmgr.operations`. A changing verb answers
+``{"operation_id", "state"}`` as soon as its intent is stored; ``wait_operation`` waits for its end. Row ids are UUIDs
+chosen by the caller, arguments are JSON, ``context`` comes first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import oslo_messaging
+
+from volmgr import validate
+from volmgr.operations import snapshots, volumes
+from volmgr.readers import FILTERS, Readers
+from volmgr.rpc.endpoint import answered, connects, journalled
+from volmgr.validate import boolean, optional, uuid
+
+if TYPE_CHECKING:
+    from volmgr.context import RequestContext
+    from volmgr.service import Worker
+
+RPC_VERSION = "1.0"
+
+_connector = optional(validate.connector)
+_mode = validate.one_of("rw", "ro")
+_name = optional(validate.name)
+_page = {
+    "marker": optional(uuid),
+    "limit": optional(validate.integer(1, validate.MAX_LIMIT)),
+    "sort_dirs": optional(validate.sort_list("asc", "desc")),
+}
+
+
+def _listed(noun: str) -> dict[str, validate.Check]:
+    """Return the checks of a list verb's arguments."""
+    allowed, keys = FILTERS[noun]
+    return {
+        "filters": optional(validate.filters(allowed)),
+        "sort_keys": optional(validate.sort_list(*keys)),
+        **_page,
+    }
+
+
+class Manager:
+    """An RPC endpoint."""
+
+    target = oslo_messaging.Target(version=RPC_VERSION)
+
+
+class SchedulerDependentManager(Manager):
+    """A manager that tells the placement what its backend can do."""
+
+    def __init__(self) -> None:
+        self.last_capabilities: dict[str, Any] | None = None
+
+    def update_service_capabilities(self, capabilities: dict[str, Any]) -> None:
+        """Remember what to publish."""
+        self.last_capabilities = capabilities
+
+
+class VolumeManager(SchedulerDependentManager):
+    """Makes it so: volumes, snapshots, attachments and connections of one backend.
+
+    :param volume_driver: a driver instead of the configured one. :param worker: what serves the backend.
+    """
+
+    def __init__(self, volume_driver: Any = None, *args: Any, worker: Worker, **kwargs: Any) -> None:
+        super().__init__()
+        self.worker = worker
+        self.driver = volume_driver if volume_driver is not None else worker.driver
+        self.readers = Readers(worker)
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def init_host(self) -> None:
+        """Set the backend up and take over what an earlier incarnation left."""
+        self.worker.init_host()
+
+    def init_host_with_rpc(self) -> None:
+        """What is done once requests are served: exports are rebuilt in the background."""
+        self.worker.init_host_with_rpc()
+
+    def is_working(self) -> bool:
+        """Return whether the backend accepts requests."""
+        return self.worker.is_working()
+
+    def ready(self) -> None:
+        """Return if requests can be served.
+
+        :raises BackendDown: the backend is not set up; the reason says why.
+        """
+        self.worker.ready()
+
+    # --- volumes --------------------------------------------------------------------------------------------------
+
+    @journalled
+    def create_volume(
+        self, context: RequestContext, volume_id: str, snapshot_id: str | None = None, reservations: Any = None,
+        **properties: Any,
+    ) -> dict[str, Any]:
+        """Make a volume: empty, from a snapshot or from another volume (``source_volid``); ``size`` in GiB."""
+        arguments = {"volume_id": volume_id, "snapshot_id": snapshot_id, **properties}
+        return self.worker.submit(context, volumes.CreateVolume, arguments)
+
+    @journalled
+    def delete_volume(
+        self, context: RequestContext, volume_id: str, unmanage_only: bool = False, cascade: bool = False,
+        force: bool = False,
+    ) -> dict[str, Any]:
+        """Take a volume away; one that is gone already is success."""
+        arguments = {"volume_id": volume_id, "unmanage_only": unmanage_only, "cascade": cascade, "force": force}
+        return self.worker.submit(context, volumes.DeleteVolume, arguments)
+
+    @journalled
+    def undelete_volume(self, context: RequestContext, volume_id: str) -> dict[str, Any]:
+        """Bring a deleted volume back from the trash."""
+        return self.worker.submit(context, volumes.UndeleteVolume, {"volume_id": volume_id})
+
+    @journalled
+    def extend_volume(
+        self, context: RequestContext, volume_id: str, new_size: int, reservations: Any = None
+    ) -> dict[str, Any]:
+        """Make a volume larger, to ``new_size`` GiB."""
+        return self.worker.submit(context, volumes.ExtendVolume, {"volume_id": volume_id, "new_size": new_size})
+
+    @answered(
+        volume_id=uuid, name=_name, description=optional(validate.description), metadata=optional(validate.metadata),
+        readonly=optional(boolean), bootable=optional(boolean),
+    )
+    def update_volume(
+        self, context: RequestContext, volume_id: str, name: str | None = None, description: str | None = None,
+        metadata: dict[str, str] | None = None, readonly: bool | None = None, bootable: bool | None = None,
+    ) -> dict[str, Any]:
+        """Change what a volume is called and how it may be used; what is None stays."""
+        changes = {"display_name": name, "display_description": description, "metadata": metadata,
+                   "readonly": readonly, "bootable": bootable}
+        return self.worker.properties.update(context, volume_id, changes)
+
+    # --- snapshots ------------------------------------------------------------------------------------------------
+
+    @journalled
+    def create_snapshot(
+        self, context: RequestContext, volume_id: str, snapshot_id: str, name: str | None = None,
+        description: str | None = None, metadata: dict[str, str] | None = None, force: bool = False,
+    ) -> dict[str, Any]:
+        """Keep a volume's bytes as they are now."""
+        arguments = {"volume_id": volume_id, "snapshot_id": snapshot_id, "name": name, "description": description,
+                     "metadata": metadata, "force": force}
+        return self.worker.submit(context, snapshots.CreateSnapshot, arguments)
+
+    @journalled
+    def delete_snapshot(
+        self, context: RequestContext, snapshot_id: str, unmanage_only: bool = False
+    ) -> dict[str, Any]:
+        """Take a snapshot away; one that is gone already is success."""
+        arguments = {"snapshot_id": snapshot_id, "unmanage_only": unmanage_only}
+        return self.worker.submit(context, snapshots.DeleteSnapshot, arguments)
+
+    @journalled
+    def revert_to_snapshot(self, context: RequestContext, volume_id: str, snapshot_id: str) -> dict[str, Any]:
+        """Take a volume back to one of its snapshots."""
+        arguments = {"volume_id": volume_id, "snapshot_id": snapshot_id}
+        return self.worker.submit(context, snapshots.RevertToSnapshot, arguments)
+
+    # --- attachments ----------------------------------------------------------------------------------------------
+
+    @connects(
+        volume_id=uuid, instance_uuid=optional(uuid), host_name=_name, mountpoint=_name, mode=_mode,
+        attachment_id=optional(uuid),
+    )
+    def attach_volume(
+        self, context: RequestContext, volume_id: str, instance_uuid: str | None = None, host_name: str | None = None,
+        mountpoint: str | None = None, mode: str = "rw", attachment_id: str | None = None,
+    ) -> dict[str, Any]:
+        """Record that an instance or a host uses a volume."""
+        key = attachment_id or self.worker.derived_id(context, volume_id, instance_uuid, host_name)
+        return self.worker.attachments.attach(volume_id, instance_uuid, host_name, mountpoint, mode, key)
+
+    @connects(volume_id=uuid, attachment_id=optional(uuid), force=boolean)
+    def detach_volume(
+        self, context: RequestContext, volume_id: str, attachment_id: str | None = None, force: bool = False
+    ) -> dict[str, Any]:
+        """Record that a volume is not used any more."""
+        return self.worker.attachments.detach(volume_id, attachment_id, force)
+
+    @connects(attachment_id=uuid, volume_id=uuid, instance_uuid=optional(uuid), mode=_mode)
+    def attachment_create(
+        self, context: RequestContext, attachment_id: str, volume_id: str, instance_uuid: str | None = None,
+        mode: str = "rw",
+    ) -> dict[str, Any]:
+        """Keep a volume for an instance."""
+        return self.worker.attachments.reserve(attachment_id, volume_id, instance_uuid, mode)
+
+    @connects(volume_id=uuid, connector=validate.connector, attachment_id=uuid)
+    def attachment_update(
+        self, context: RequestContext, volume_id: str, connector: dict[str, Any], attachment_id: str
+    ) -> dict[str, Any]:
+        """Grant an attachment's host access; answers connection_info."""
+        return self.worker.attachments.connect(attachment_id, volume_id, connector)
+
+    @connects(attachment_id=uuid)
+    def attachment_complete(self, context: RequestContext, attachment_id: str) -> dict[str, Any]:
+        """Record that the attachment's instance uses the volume."""
+        return self.worker.attachments.complete(attachment_id)
+
+    @connects(volume_id=uuid, attachment_id=uuid)
+    def attachment_delete(self, context: RequestContext, volume_id: str, attachment_id: str) -> dict[str, Any]:
+        """Take an attachment and its access away."""
+        return self.worker.attachments.delete(volume_id, attachment_id)
+
+    # --- connections ----------------------------------------------------------------------------------------------
+
+    @connects(volume_id=uuid, connector=validate.connector)
+    def initialize_connection(
+        self, context: RequestContext, volume_id: str, connector: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Grant a connector access to a volume; answers connection_info."""
+        return self.worker.attachments.initialize("volume", volume_id, connector)
+
+    @connects(volume_id=uuid, connector=_connector, force=boolean)
+    def terminate_connection(
+        self, context: RequestContext, volume_id: str, connector: dict[str, Any] | None, force: bool = False
+    ) -> dict[str, Any]:
+        """Take a connector's access away; None, with force only, means everybody's."""
+        return self.worker.attachments.terminate("volume", volume_id, connector, force)
+
+    @connects(snapshot_id=uuid, connector=validate.connector)
+    def initialize_connection_snapshot(
+        self, context: RequestContext, snapshot_id: str, connector: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Grant a connector read-only access to a snapshot; answers connection_info."""
+        return self.worker.attachments.initialize("snapshot", snapshot_id, connector)
+
+    @connects(snapshot_id=uuid, connector=_connector, force=boolean)
+    def terminate_connection_snapshot(
+        self, context: RequestContext, snapshot_id: str, connector: dict[str, Any] | None, force: bool = False
+    ) -> dict[str, Any]:
+        """Take a connector's access to a snapshot away."""
+        return self.worker.attachments.terminate("snapshot", snapshot_id, connector, force)
+
+    @connects(instance_id=uuid)
+    def check_for_export(self, context: RequestContext, instance_id: str) -> dict[str, Any]:
+        """Make every volume of an instance truly exported."""
+        return self.worker.attachments.check_for_export(instance_id)
+
+    @connects(volume_id=uuid)
+    def remove_export(self, context: RequestContext, volume_id: str) -> dict[str, Any]:
+        """Remove a volume's export; refused while anybody is granted access."""
+        return {"volume_id": volume_id, "removed": self.worker.exports.remove("volume", volume_id)}
+
+    @connects(snapshot_id=uuid)
+    def remove_export_snapshot(self, context: RequestContext, snapshot_id: str) -> dict[str, Any]:
+        """Remove a snapshot's export; refused while anybody is granted access."""
+        return {"snapshot_id": snapshot_id, "removed": self.worker.exports.remove("snapshot", snapshot_id)}
+
+    # --- readers --------------------------------------------------------------------------------------------------
+
+    @answered(volume_id=uuid)
+    def get_volume(self, context: RequestContext, volume_id: str) -> dict[str, Any]:
+        """Return a volume with its attachments."""
+        return self.readers.volume(context, volume_id)
+
+    @answered(**_listed("volume"))
+    def list_volumes(
+        self, context: RequestContext, filters: Any = None, marker: Any = None, limit: Any = None,
+        sort_keys: Any = None, sort_dirs: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Return a page of volumes with their attachments."""
+        return self.readers.page("volume", context, filters, marker, limit, sort_keys, sort_dirs)
+
+    @answered(snapshot_id=uuid)
+    def get_snapshot(self, context: RequestContext, snapshot_id: str) -> dict[str, Any]:
+        """Return a snapshot."""
+        return self.readers.snapshot(context, snapshot_id)
+
+    @answered(**_listed("snapshot"))
+    def list_snapshots(
+        self, context: RequestContext, filters: Any = None, marker: Any = None, limit: Any = None,
+        sort_keys: Any = None, sort_dirs: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Return a page of snapshots."""
+        return self.readers.page("snapshot", context, filters, marker, limit, sort_keys, sort_dirs)
+
+    @answered(attachment_id=uuid)
+    def get_attachment(self, context: RequestContext, attachment_id: str) -> dict[str, Any]:
+        """Return an attachment."""
+        return self.readers.attachment(context, attachment_id)
+
+    @answered(**_listed("attachment"))
+    def list_attachments(
+        self, context: RequestContext, filters: Any = None, marker: Any = None, limit: Any = None,
+        sort_keys: Any = None, sort_dirs: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Return a page of attachments."""
+        return self.readers.page("attachment", context, filters, marker, limit, sort_keys, sort_dirs)
+
+    @answered(operation_id=uuid)
+    def get_operation(self, context: RequestContext, operation_id: str) -> dict[str, Any]:
+        """Return an operation."""
+        return self.readers.operation(context, operation_id)
+
+    @answered(**_listed("operation"))
+    def list_operations(
+        self, context: RequestContext, filters: Any = None, marker: Any = None, limit: Any = None,
+        sort_keys: Any = None, sort_dirs: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Return a page of operations."""
+        return self.readers.page("operation", context, filters, marker, limit, sort_keys, sort_dirs)
+
+    @answered()
+    def list_services(self, context: RequestContext) -> list[dict[str, Any]]:
+        """Return the workers, and which of them are up."""
+        return self.readers.services()
+
+    @answered()
+    def list_backends(self, context: RequestContext) -> list[dict[str, Any]]:
+        """Return the backends with their capabilities."""
+        return self.readers.backends()
+
+    @answered(host=validate.host)
+    def get_backend(self, context: RequestContext, host: str) -> dict[str, Any]:
+        """Return one backend with its capabilities."""
+        return self.readers.backend(host)
+
+    @answered(resource_id=uuid)
+    def why(self, context: RequestContext, resource_id: str) -> dict[str, Any]:
+        """Return what SQL wants of a resource, what is there, who holds it, and the next safe command."""
+        return self.readers.why(context, resource_id)
+
+    # --- operations -----------------------------------------------------------------------------------------------
+
+    @answered(operation_id=uuid, timeout=validate.seconds)
+    def wait_operation(self, context: RequestContext, operation_id: str, timeout: float) -> dict[str, Any]:
+        """Return an operation once it has ended, or as it is after ``timeout`` seconds; may be repeated."""
+        return self.readers.wait(context, operation_id, timeout)
+
+    @answered(operation_id=uuid)
+    def operation_cancel(self, context: RequestContext, operation_id: str) -> dict[str, Any]:
+        """Ask an operation to stop at its next safe point and to undo what it began."""
+        return self.readers.steer(context, "cancel", operation_id)
+
+    @answered(operation_id=uuid)
+    def operation_retry(self, context: RequestContext, operation_id: str) -> dict[str, Any]:
+        """Try a parked operation again now."""
+        return self.readers.steer(context, "retry", operation_id)
+
+    @answered(operation_id=uuid)
+    def operation_abandon(self, context: RequestContext, operation_id: str) -> dict[str, Any]:
+        """Give a parked operation up."""
+        return self.readers.steer(context, "abandon", operation_id)
+
+    # --- capabilities ---------------------------------------------------------------------------------------------
+
+    @answered(discover=boolean)
+    def get_capabilities(self, context: RequestContext, discover: bool = False) -> dict[str, Any]:
+        """Return what the backend can do and how full it is; ``discover`` asks it anew."""
+        return self.worker.capabilities(discover)
+
+    @answered()
+    def publish_service_capabilities(self, context: RequestContext) -> None:
+        """Ask the backend for its state and record it (a fanout)."""
+        self.update_service_capabilities(self.worker.publish())
+
+    @answered(event=validate.text(1024))
+    def notification(self, context: RequestContext, event: str) -> None:
+        """An event on the host or the backend: forget what is cached of it."""
+        self.worker.capabilities(True)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens when a verb meets another that holds the same resource: the table, as data.
+
+Rows: the verb that holds the resource. Columns: the verb that comes. A cell is one of the letters below. Journalled
+verbs that may not go on beside the holder wait in the journal for its end and then find the resource as it left it; a
+verb that makes no sense after the holder is refused at once, naming it. Level-triggered verbs (connect, disconnect)
+are answered at once, so they never wait.
+
+``W`` wait in the journal · ``B`` both go on · ``S`` same result: join the holder · ``C`` Conflict
+"""
+
+from __future__ import annotations
+
+from volmgr.operations.base import Policy
+
+_LETTERS = {"W": Policy.WAIT, "B": Policy.BOTH, "S": Policy.SAME, "C": Policy.CONFLICT}
+
+# What may be asked of a volume. ``clone`` is create_volume as it holds its source; ``attach`` stands for attach_volume,
+# attachment_create and attachment_complete; ``detach`` for detach_volume and attachment_delete.
+_VOLUME = """
+holder            create  delete  extend  revert  snapshot  clone  update  attach  connect  disconnect  detach
+create            S       W       W       W       W         W      W       C       C        B           B
+delete            C       S       C       C       C         C      C       C       C        B           B
+extend            C       W       W       W       W         W      W       B       B        B           B
+revert            C       W       W       W       W         W      W       C       C        B           B
+snapshot          C       W       W       W       B         B      B       B       B        B           B
+clone             C       W       W       W       B         B      B       B       B        B           B
+"""
+
+_SNAPSHOT = """
+holder            create  delete  revert  clone  connect  disconnect
+create            S       W       W       W      C        B
+delete            C       S       C       C      C        B
+revert            C       W       W       W      C        B
+clone             C       W       W       B      B        B
+"""
+
+
+def _parse(text: str) -> dict[tuple[str, str], Policy]:
+    header, *rows = (line.split() for line in text.strip().splitlines())
+    return {
+        (row[0], column): _LETTERS[letter] for row in rows for column, letter in zip(header[1:], row[1:], strict=True)
+    }
+
+
+TABLE: dict[str, dict[tuple[str, str], Policy]] = {"volume": _parse(_VOLUME), "snapshot": _parse(_SNAPSHOT)}
+
+#: how each journalled verb is called in the table, by the noun of the resource that it holds.
+ALIASES: dict[str, dict[str, str]] = {
+    "volume": {
+        "create_volume": "clone",
+        "delete_volume": "delete",
+        "extend_volume": "extend",
+        "revert_to_snapshot": "revert",
+        "create_snapshot": "snapshot",
+        "delete_snapshot": "snapshot",
+        "undelete_volume": "create",
+        "update_volume": "update",
+    },
+    "snapshot": {
+        "create_snapshot": "create",
+        "delete_snapshot": "delete",
+        "revert_to_snapshot": "revert",
+        "create_volume": "clone",
+        "delete_volume": "delete",
+    },
+}
+
+
+def name_in_table(resource: str, verb: str, *, own: bool) -> str:
+    """Return a verb's row or column.
+
+    :param own: the resource is the one that the operation is about, not its source: create_volume holds its own
+        volume as ``create`` and its source as ``clone``.
+    """
+    if own and verb == "create_volume" and resource == "volume":
+        return "create"
+    return ALIASES[resource].get(verb, verb)
+
+
+def policy(resource: str, holder: str, comer: str) -> Policy:
+    """Return what happens; pairs that the table does not know are refused."""
+    return TABLE[resource].get((holder, comer), Policy.CONFLICT)

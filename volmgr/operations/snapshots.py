@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Snapshots: create, delete, and taking a volume back to one."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from volmgr import exception, types, validate
+from volmgr.db import exports, models
+from volmgr.db.admission import Admitting
+from volmgr.db.closing import Closing
+from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
+from volmgr.operations.registry import register
+from volmgr.operations.volumes import bury, discard_step, unexport_step, wipe_row, with_object
+from volmgr.tasks import Task
+
+_text = validate.optional(validate.name)
+
+
+@dataclass(frozen=True)
+class CreateArgs(Args):
+    """Arguments of create_snapshot. ``force`` allows it while an attachment is being made or taken away."""
+
+    volume_id: str = arg(validate.uuid)
+    snapshot_id: str = arg(validate.uuid)
+    name: str | None = arg(_text, default=None)
+    description: str | None = arg(validate.optional(validate.description), default=None)
+    metadata: dict[str, str] | None = arg(validate.optional(validate.metadata), default=None)
+    force: bool = arg(validate.boolean, default=False)
+
+
+@register
+class CreateSnapshot(Operation[CreateArgs]):
+    """Keep a volume's bytes as they are at one instant."""
+
+    verb = "create_snapshot"
+    args = CreateArgs
+    resource = "snapshot"
+    needs = ("create_snapshot",)
+
+    @property
+    def resource_id(self) -> str:
+        return self.a.snapshot_id
+
+    def lane_on(self, driver: Any) -> Lane:
+        return Lane.CONTROL if driver.instant_clone else Lane.BULK
+
+    def claims(self) -> Sequence[Claim]:
+        event = "force-snapshot" if self.a.force else "snapshot"
+        return (Claim("volume", self.a.volume_id, event, exclusive=False),)
+
+    def admit(self, tx: Admitting) -> None:
+        volume = tx.peek_volume(self.a.volume_id)
+        tx.insert_snapshot(
+            self.a.snapshot_id,
+            volume,
+            display_name=self.a.name,
+            display_description=self.a.description,
+            metadata=self.a.metadata,
+        )
+        tx.charge(volume.project_id, volume.volume_type_id, snapshots=1, gigabytes=volume.size)
+
+    def steps(self, task: Task) -> Sequence[Step]:
+        snapshot = task.snapshot(self.a.snapshot_id)
+
+        def create() -> types.ModelUpdate:
+            update = task.driver.create_snapshot(snapshot)
+            return dict(update) if update else None
+
+        # A snapshot whose worker died may be of any moment of its making: it is taken anew.
+        return (Step("create", create, lambda: task.driver.delete_snapshot(snapshot), Rerun.REBUILD),)
+
+    def commit(self, task: Task, tx: Closing) -> Any:
+        columns = tx.model_update("snapshot", self.a.snapshot_id, task.results.get("create"))
+        tx.release("snapshot", self.a.snapshot_id, "available", progress="100%", **columns)
+        return {"snapshot_id": self.a.snapshot_id}
+
+    def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
+        if not isinstance(error, exception.Cancelled):
+            tx.release("snapshot", self.a.snapshot_id, "error")
+            return
+        snapshot = task.snapshot(self.a.snapshot_id)
+        tx.delete("snapshot", snapshot.id)
+        tx.forget_object(snapshot.name_id)
+        tx.uncharge(snapshot.project_id, snapshot.volume_type_id, snapshots=1, gigabytes=snapshot.size)
+
+
+@dataclass(frozen=True)
+class DeleteArgs(Args):
+    """Arguments of delete_snapshot."""
+
+    snapshot_id: str = arg(validate.uuid)
+    unmanage_only: bool = arg(validate.boolean, default=False)
+
+
+@register
+class DeleteSnapshot(Operation[DeleteArgs]):
+    """Take a snapshot away: no connection, no export, storage to the trash, row gone."""
+
+    verb = "delete_snapshot"
+    args = DeleteArgs
+    resource = "snapshot"
+
+    @property
+    def resource_id(self) -> str:
+        return self.a.snapshot_id
+
+    def required(self) -> tuple[str, ...]:
+        return ("unmanage_snapshot",) if self.a.unmanage_only else ("delete_snapshot",)
+
+    def claims(self) -> Sequence[Claim]:
+        return (Claim("snapshot", self.a.snapshot_id, "unmanage" if self.a.unmanage_only else "delete"),)
+
+    def claimed(self, tx: Admitting) -> None:
+        tx.data["exported"] = exports.exported(tx.conn, [self.a.snapshot_id])
+
+    def absent(self, claim: Claim) -> Any:
+        return {"snapshot_id": self.a.snapshot_id, "unchanged": True}
+
+    def steps(self, task: Task) -> Sequence[Step]:
+        snapshot = task.snapshot(self.a.snapshot_id)
+        steps = [unexport_step(task, "snapshot", snapshot.id)] if task.data.get("exported") else []
+        if self.a.unmanage_only:
+            return (*steps, Step("unmanage", lambda: task.driver.unmanage_snapshot(snapshot)))
+        return (*steps, discard_step(task, snapshot))
+
+    def commit(self, task: Task, tx: Closing) -> Any:
+        snapshot = task.snapshot(self.a.snapshot_id)
+        for resource_id in task.data.get("exported") or ():
+            tx.withdraw_export(resource_id)
+        if self.a.unmanage_only:
+            tx.delete("snapshot", snapshot.id)
+            tx.forget_object(snapshot.name_id)
+            tx.uncharge(snapshot.project_id, snapshot.volume_type_id, snapshots=1, gigabytes=snapshot.size)
+        else:
+            bury(task, tx, snapshot)
+        return {"snapshot_id": snapshot.id}
+
+    def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
+        if task.operation.claims:
+            busy = isinstance(error, exception.Busy | exception.Cancelled)
+            tx.release("snapshot", self.a.snapshot_id, "available" if busy else "error_deleting")
+
+
+@dataclass(frozen=True)
+class RevertArgs(Args):
+    """Arguments of revert_to_snapshot."""
+
+    volume_id: str = arg(validate.uuid)
+    snapshot_id: str = arg(validate.uuid)
+
+
+@register
+class RevertToSnapshot(Operation[RevertArgs]):
+    """Take a volume back to a snapshot: a new object is made from it, takes the old one's place, the old one goes.
+
+    Before the pivot a failure leaves the volume as it was; from it on the volume has the snapshot's bytes. The serial
+    moves along, so initiators see the same disk.
+    """
+
+    verb = "revert_to_snapshot"
+    args = RevertArgs
+    needs = ("create_volume_from_snapshot",)
+
+    @property
+    def resource_id(self) -> str:
+        return self.a.volume_id
+
+    def lane_on(self, driver: Any) -> Lane:
+        return Lane.CONTROL if driver.instant_clone else Lane.BULK
+
+    def claims(self) -> Sequence[Claim]:
+        return (Claim("volume", self.a.volume_id, "revert"), Claim("snapshot", self.a.snapshot_id, "revert"))
+
+    def claimed(self, tx: Admitting) -> None:
+        volume, snapshot = tx.volume(self.a.volume_id), tx.snapshot(self.a.snapshot_id)
+        if snapshot.volume_id != volume.id:
+            raise exception.Invalid(
+                f"snapshot_id {snapshot.id} is not a snapshot of the volume {volume.id}", field="snapshot_id"
+            )
+        new = str(uuid.uuid4())
+        tx.insert_object(
+            "volume", volume.id, new, volume.size, role="building", serial=tx.serial_of(volume.name_id)
+        )
+        tx.data |= {"old": volume.name_id, "new": new}
+
+    def steps(self, task: Task) -> Sequence[Step]:
+        volume, snapshot = task.volume(self.a.volume_id), task.snapshot(self.a.snapshot_id)
+        old, new = with_object(volume, task.data["old"]), with_object(volume, task.data["new"])
+
+        def build() -> types.ModelUpdate:
+            update = task.driver.create_volume_from_snapshot(new, snapshot)
+            return dict(update) if update else None
+
+        def switch(tx: Closing) -> None:
+            table = models.volumes
+            held = (table.c.id == volume.id) & (table.c.operation_id == task.id)
+            tx.conn.execute(sa.update(table).where(held).values(object_id=new.name_id))
+            tx.set_role(new.name_id, "current")
+            tx.trash(old.name_id, None)
+
+        def follow() -> None:
+            task.backend.exports.sync("volume", volume.id)
+
+        return (
+            Step("build", build, lambda: task.driver.delete_volume(new), Rerun.REBUILD, pivot=switch),
+            Step("follow", follow),
+            discard_step(task, old),
+        )
+
+    def commit(self, task: Task, tx: Closing) -> Any:
+        columns = tx.model_update("volume", self.a.volume_id, task.results.get("build"))
+        tx.release("volume", self.a.volume_id, "available", **columns)
+        tx.release("snapshot", self.a.snapshot_id, "available")
+        if task.driver.supports("trash_volume"):
+            tx.enqueue(wipe_row(task, "volume", task.data["old"], tx.now, 0))
+        else:
+            tx.forget_object(task.data["old"])
+        return {"volume_id": self.a.volume_id, "snapshot_id": self.a.snapshot_id}
+
+    def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
+        if "new" in task.data:
+            tx.forget_object(task.data["new"])

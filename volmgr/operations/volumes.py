@@ -1,0 +1,449 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volumes: create, delete, undelete, extend, and the wiping of what was deleted."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from volmgr import exception, types, validate
+from volmgr.db import attachments, exports, models, records
+from volmgr.db.admission import Admitting
+from volmgr.db.closing import Closing
+from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
+from volmgr.operations.registry import register
+from volmgr.states import SNAPSHOT
+from volmgr.tasks import Task
+
+_text = validate.optional(validate.name)
+
+
+@dataclass(frozen=True)
+class CreateArgs(Args):
+    """Arguments of create_volume; ``size`` is in GiB."""
+
+    volume_id: str = arg(validate.uuid)
+    size: int | None = arg(validate.optional(validate.size), default=None)
+    snapshot_id: str | None = arg(validate.optional(validate.uuid), default=None)
+    source_volid: str | None = arg(validate.optional(validate.uuid), default=None)
+    volume_type: str | None = arg(_text, default=None)
+    name: str | None = arg(_text, default=None)
+    description: str | None = arg(validate.optional(validate.description), default=None)
+    availability_zone: str | None = arg(_text, default=None)
+    metadata: dict[str, str] | None = arg(validate.optional(validate.metadata), default=None)
+    multiattach: bool = arg(validate.boolean, default=False)
+    host: str | None = arg(validate.optional(validate.host), default=None)
+
+
+@register
+class CreateVolume(Operation[CreateArgs]):
+    """Make a volume: empty, from a snapshot, or from another volume."""
+
+    verb = "create_volume"
+    args = CreateArgs
+    needs = ("create_volume",)
+
+    @property
+    def resource_id(self) -> str:
+        return self.a.volume_id
+
+    @property
+    def _source(self) -> str | None:
+        return self.a.snapshot_id or self.a.source_volid
+
+    def required(self) -> tuple[str, ...]:
+        if self.a.snapshot_id:
+            return ("create_volume_from_snapshot",)
+        return ("create_cloned_volume",) if self.a.source_volid else self.needs
+
+    def lane_on(self, driver: Any) -> Lane:
+        return Lane.BULK if self._source and not driver.instant_clone else Lane.CONTROL
+
+    def claims(self) -> Sequence[Claim]:
+        if self.a.snapshot_id:
+            return (Claim("snapshot", self.a.snapshot_id, "clone", exclusive=False),)
+        if self.a.source_volid:
+            return (Claim("volume", self.a.source_volid, "clone", exclusive=False),)
+        return ()
+
+    def admit(self, tx: Admitting) -> None:
+        a = self.a
+        if a.snapshot_id and a.source_volid:
+            raise exception.Invalid("snapshot_id and source_volid exclude each other", field="source_volid")
+        size = a.size
+        if a.snapshot_id:
+            size = self._fits(size, tx.peek_snapshot(a.snapshot_id).volume_size)
+        elif a.source_volid:
+            size = self._fits(size, tx.peek_volume(a.source_volid).size)
+        if size is None:
+            raise exception.Invalid("size is missing", field="size")
+        if size > tx.settings.max_volume_size:
+            raise exception.TooBig(size=size, limit=tx.settings.max_volume_size)
+        tx.insert_volume(
+            a.volume_id,
+            size,
+            snapshot_id=a.snapshot_id,
+            source_volid=a.source_volid,
+            volume_type_id=a.volume_type,
+            display_name=a.name,
+            display_description=a.description,
+            metadata=a.metadata,
+            multiattach=a.multiattach,
+            availability_zone=a.availability_zone or tx.settings.zone,
+        )
+        tx.charge(tx.project_id, a.volume_type, volumes=1, gigabytes=size)
+
+    @staticmethod
+    def _fits(size: int | None, source: int) -> int:
+        if size is not None and size < source:
+            raise exception.Invalid(f"size must be at least the source's, {source} GiB, got {size}", field="size")
+        return size or source
+
+    def steps(self, task: Task) -> Sequence[Step]:
+        volume = task.volume(self.a.volume_id)
+
+        def create() -> types.ModelUpdate:
+            if self.a.snapshot_id:
+                update = task.driver.create_volume_from_snapshot(volume, task.snapshot(self.a.snapshot_id))
+            elif self.a.source_volid:
+                update = task.driver.create_cloned_volume(volume, task.volume(self.a.source_volid))
+            else:
+                update = task.driver.create_volume(volume)
+            return dict(update) if update else None
+
+        def undo() -> None:
+            task.driver.delete_volume(volume)
+
+        rerun = Rerun.REBUILD if self._source else Rerun.REPEAT
+        return (Step("create", create, undo, rerun),)
+
+    def commit(self, task: Task, tx: Closing) -> Any:
+        columns = tx.model_update("volume", self.a.volume_id, task.results.get("create"))
+        tx.release("volume", self.a.volume_id, "available", launched_at=tx.now, **columns)
+        return {"volume_id": self.a.volume_id}
+
+    def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
+        if not isinstance(error, exception.Cancelled):
+            tx.release("volume", self.a.volume_id, "error")
+            return
+        volume = task.volume(self.a.volume_id)
+        tx.delete("volume", volume.id)
+        tx.forget_object(volume.name_id)
+        tx.uncharge(volume.project_id, volume.volume_type_id, volumes=1, gigabytes=volume.size)
+
+
+@dataclass(frozen=True)
+class DeleteArgs(Args):
+    """Arguments of delete_volume."""
+
+    volume_id: str = arg(validate.uuid)
+    unmanage_only: bool = arg(validate.boolean, default=False)
+    cascade: bool = arg(validate.boolean, default=False)
+    force: bool = arg(validate.boolean, default=False)
+
+
+@register
+class DeleteVolume(Operation[DeleteArgs]):
+    """Take a volume away: no connection, no export, storage to the trash, row gone."""
+
+    verb = "delete_volume"
+    args = DeleteArgs
+
+    @property
+    def resource_id(self) -> str:
+        return self.a.volume_id
+
+    def required(self) -> tuple[str, ...]:
+        return ("unmanage",) if self.a.unmanage_only else ("delete_volume",)
+
+    def claims(self) -> Sequence[Claim]:
+        event = "unmanage" if self.a.unmanage_only else "force-delete" if self.a.force else "delete"
+        return (Claim("volume", self.a.volume_id, event, childless=not self.a.cascade),)
+
+    def admit(self, tx: Admitting) -> None:
+        if self.a.unmanage_only and self.a.cascade:
+            raise exception.Invalid("cascade and unmanage_only exclude each other", field="cascade")
+
+    def claimed(self, tx: Admitting) -> None:
+        ids = [self.a.volume_id]
+        if self.a.cascade:
+            children = tx.take_children(self.a.volume_id, SNAPSHOT.sources("delete"))
+            ids += [child.id for child in children]
+            tx.data["snapshots"] = [child.id for child in children]
+        tx.data["exported"] = exports.exported(tx.conn, ids)
+
+    def absent(self, claim: Claim) -> Any:
+        return {"volume_id": self.a.volume_id, "unchanged": True}
+
+    def steps(self, task: Task) -> Sequence[Step]:
+        exported = set(task.data.get("exported") or ())
+        steps = []
+        for snapshot_id in task.data.get("snapshots") or ():
+            if snapshot_id in exported:
+                steps.append(unexport_step(task, "snapshot", snapshot_id))
+            steps.append(discard_step(task, task.snapshot(snapshot_id)))
+        volume = task.volume(self.a.volume_id)
+        if volume.id in exported:
+            steps.append(unexport_step(task, "volume", volume.id))
+        if self.a.unmanage_only:
+            steps.append(Step("unmanage", lambda: task.driver.unmanage(volume)))
+        else:
+            steps.append(discard_step(task, volume))
+        return steps
+
+    def commit(self, task: Task, tx: Closing) -> Any:
+        volume = task.volume(self.a.volume_id)
+        for resource_id in task.data.get("exported") or ():
+            tx.withdraw_export(resource_id)
+        for snapshot_id in task.data.get("snapshots") or ():
+            bury(task, tx, task.snapshot(snapshot_id))
+        if self.a.force:
+            attachments.delete_of_volume(tx.conn, volume.id)
+        if self.a.unmanage_only:
+            tx.delete("volume", volume.id)
+            tx.forget_object(volume.name_id)
+            tx.uncharge(volume.project_id, volume.volume_type_id, volumes=1, gigabytes=volume.size)
+        else:
+            bury(task, tx, volume)
+        return {"volume_id": volume.id}
+
+    def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
+        busy = isinstance(error, exception.Busy | exception.Cancelled)
+        if task.operation.claims:
+            tx.release("volume", self.a.volume_id, None if busy else "error_deleting")
+
+
+def unexport_step(task: Task, kind: str, resource_id: str) -> Step:
+    """Return the step that ends a resource's export on the target."""
+    return Step(f"unexport-{resource_id}", lambda: task.backend.exports.withdraw(kind, resource_id))
+
+
+def discard_step(task: Task, resource: types.Volume | types.Snapshot) -> Step:
+    """Return the step that takes an object's storage away: to the trash where the driver has one."""
+    kind = "volume" if isinstance(resource, types.Volume) else "snapshot"
+    verb = f"trash_{kind}" if task.driver.supports(f"trash_{kind}") else f"delete_{kind}"
+
+    def discard() -> None:
+        getattr(task.driver, verb)(resource)
+
+    return Step(f"discard-{resource.id}", discard)
+
+
+def bury(task: Task, tx: Closing, resource: types.Volume | types.Snapshot) -> None:
+    """Remove a resource's row, leave its object to the wiper, give its quota back."""
+    kind = "volume" if isinstance(resource, types.Volume) else "snapshot"
+    retention = task.backend.settings.trash_retention
+    tx.delete(kind, resource.id)
+    if task.driver.supports(f"trash_{kind}"):
+        tx.trash(resource.name_id, former_of(resource) if retention else None)
+        tx.enqueue(wipe_row(task, kind, resource.name_id, tx.now, retention))
+    else:
+        tx.forget_object(resource.name_id)
+    amounts = {f"{kind}s": 1, "gigabytes": resource.size}
+    tx.uncharge(resource.project_id, resource.volume_type_id, **amounts)
+
+
+def former_of(resource: types.Volume | types.Snapshot) -> dict[str, Any]:
+    """Return a resource's row as JSON, so that it can be brought back from the trash."""
+    columns = records.VOLUME_COLUMNS if isinstance(resource, types.Volume) else records.SNAPSHOT_COLUMNS
+    row = {column.name: getattr(resource, column.name) for column in columns}
+    kept = {
+        key: records.moment(value) if isinstance(value, datetime.datetime) else value for key, value in row.items()
+    }
+    return kept | {"metadata": dict(resource.metadata), "operation_id": None, "use_count": 0}
+
+
+def wipe_key(object_id: str) -> str:
+    """Return the request key of the operation that wipes an object: there is one at most."""
+    return f"wipe-{object_id}"
+
+
+def wipe_row(task: Task, kind: str, object_id: str, now: datetime.datetime, retention: int) -> dict[str, Any]:
+    """Return the journal row of the wiping that follows a deletion, ``retention`` seconds later."""
+    return {
+        "id": object_id,
+        "request_key": wipe_key(object_id),
+        "verb": WipeObject.verb,
+        "version": WipeObject.version,
+        "resource": "object",
+        "resource_id": object_id,
+        "host": task.backend.settings.host,
+        "state": "queued",
+        "lane": str(Lane.BULK),
+        "claimed": True,
+        "claims": [],
+        "epoch": 0,
+        "context": {"is_admin": True},
+        "args": {"kind": kind, "object_id": object_id},
+        "not_before": now + datetime.timedelta(seconds=retention) if retention else None,
+        "created_at": now,
+    }
+
+
+@dataclass(frozen=True)
+class WipeArgs(Args):
+    """Arguments of the wiper."""
+
+    kind: str = arg(validate.one_of("volume", "snapshot"))
+    object_id: str = arg(validate.uuid)
+
+
+@register
+class WipeObject(Operation[WipeArgs]):
+    """Free the space of an object in the trash, so that no later tenant can read it."""
+
+    verb = "wipe"
+    args = WipeArgs
+    resource = "object"
+    lane = Lane.BULK
+
+    @property
+    def resource_id(self) -> str:
+        return self.a.object_id
+
+    def steps(self, task: Task) -> Sequence[Step]:
+        return (Step("wipe", lambda: task.driver.wipe(self.a.kind, self.a.object_id, task.progress)),)
+
+    def commit(self, task: Task, tx: Closing) -> Any:
+        tx.forget_object(self.a.object_id)
+        return {"object_id": self.a.object_id}
+
+
+@dataclass(frozen=True)
+class UndeleteArgs(Args):
+    """Arguments of undelete_volume."""
+
+    volume_id: str = arg(validate.uuid)
+
+
+@register
+class UndeleteVolume(Operation[UndeleteArgs]):
+    """Bring a deleted volume back while its object is still in the trash."""
+
+    verb = "undelete_volume"
+    args = UndeleteArgs
+    needs = ("restore_volume",)
+
+    @property
+    def resource_id(self) -> str:
+        return self.a.volume_id
+
+    def admit(self, tx: Admitting) -> None:
+        table = models.objects
+        query = (
+            sa.select(table)
+            .where(table.c.resource_id == self.a.volume_id, table.c.kind == "volume", table.c.role == "trash")
+            .order_by(table.c.trashed_at.desc())
+        )
+        found = next((row for row in tx.conn.execute(query) if row.former), None)
+        if found is None:
+            raise exception.VolumeNotFound(
+                f"The volume {self.a.volume_id} is not in the trash",
+                hint="Only within trash_retention seconds of its deletion can a volume be brought back",
+                id=self.a.volume_id,
+            )
+        self._stop_wiping(tx, found.id)
+        former = dict(found.former)
+        for key in ("created_at", "updated_at", "launched_at"):
+            former[key] = datetime.datetime.fromisoformat(former[key]).replace(tzinfo=None) if former[key] else None
+        former |= {"status": "creating", "operation_id": tx.operation_id}
+        tx.conn.execute(sa.insert(models.volumes), former)
+        tx.held.append({"resource": "volume", "id": self.a.volume_id, "exclusive": True})
+        tx.data["object"] = found.id
+        tx.charge(former["project_id"], former["volume_type_id"], volumes=1, gigabytes=former["size"])
+
+    def _stop_wiping(self, tx: Admitting, object_id: str) -> None:
+        table = models.operations
+        waiting = (table.c.request_key == wipe_key(object_id)) & (table.c.state == "queued")
+        if not tx.conn.execute(sa.delete(table).where(waiting)).rowcount:
+            raise exception.Conflict(
+                f"The volume {self.a.volume_id} is being wiped", resource="volume", id=self.a.volume_id
+            )
+
+    def steps(self, task: Task) -> Sequence[Step]:
+        volume = task.volume(self.a.volume_id)
+        return (
+            Step("restore", lambda: task.driver.restore_volume(volume), lambda: task.driver.trash_volume(volume)),
+        )
+
+    def commit(self, task: Task, tx: Closing) -> Any:
+        tx.release("volume", self.a.volume_id, "available")
+        tx.set_role(task.data["object"], "current")
+        return {"volume_id": self.a.volume_id}
+
+    def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
+        volume = task.volume(self.a.volume_id)
+        bury(task, tx, volume)
+
+
+@dataclass(frozen=True)
+class ExtendArgs(Args):
+    """Arguments of extend_volume; ``new_size`` is in GiB."""
+
+    volume_id: str = arg(validate.uuid)
+    new_size: int = arg(validate.size)
+
+
+@register
+class ExtendVolume(Operation[ExtendArgs]):
+    """Make a volume larger, attached or not."""
+
+    verb = "extend_volume"
+    args = ExtendArgs
+    needs = ("extend_volume",)
+
+    @property
+    def resource_id(self) -> str:
+        return self.a.volume_id
+
+    def claims(self) -> Sequence[Claim]:
+        return (Claim("volume", self.a.volume_id, "extend"),)
+
+    def claimed(self, tx: Admitting) -> None:
+        volume = tx.volume(self.a.volume_id)
+        if self.a.new_size < volume.size:
+            raise exception.Invalid(
+                f"new_size must be at least the present size, {volume.size} GiB, got {self.a.new_size}",
+                hint="A volume cannot be made smaller",
+                field="new_size",
+            )
+        if self.a.new_size > tx.settings.max_volume_size:
+            raise exception.TooBig(size=self.a.new_size, limit=tx.settings.max_volume_size)
+        exported = exports.exported(tx.conn, [volume.id])
+        if exported and not tx.settings.grows_in_use and exports.granted(tx.conn, volume.id):
+            raise exception.Unsupported(
+                "This target cannot show a new size to who is connected",
+                hint="Detach the volume, extend it, attach it again",
+                verb=self.verb,
+            )
+        tx.data |= {"from": volume.size, "exported": exported}
+        tx.charge(volume.project_id, volume.volume_type_id, gigabytes=self.a.new_size - volume.size)
+
+    def steps(self, task: Task) -> Sequence[Step]:
+        volume = task.volume(self.a.volume_id)
+        return (Step("extend", lambda: task.driver.extend_volume(volume, self.a.new_size)),)
+
+    def commit(self, task: Task, tx: Closing) -> Any:
+        volume = task.volume(self.a.volume_id)
+        tx.release("volume", volume.id, size=self.a.new_size)
+        tx.resize_object(volume.name_id, self.a.new_size)
+        return {"volume_id": volume.id, "size": self.a.new_size}
+
+    def committed(self, task: Task) -> None:
+        if task.data.get("exported"):
+            task.backend.exports.sync("volume", self.a.volume_id)
+
+    def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
+        if "from" in task.data:
+            volume = task.volume(self.a.volume_id)
+            tx.uncharge(volume.project_id, volume.volume_type_id, gigabytes=self.a.new_size - task.data["from"])
+
+
+def with_object(volume: types.Volume, object_id: str) -> types.Volume:
+    """Return a volume as it would be if another object embodied it."""
+    return dataclasses.replace(volume, object_id=object_id)

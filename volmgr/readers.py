@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What clients read: resources, pages of them, operations, services, and why something is as it is.
+
+A caller sees its own project's resources, an administrator everybody's. Nothing here changes anything but
+:meth:`Readers.steer`, which speaks to the journal.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from volmgr import exception, validate
+from volmgr.db import listing, operations, records, services
+from volmgr.db import exports as export_rows
+
+if TYPE_CHECKING:
+    from volmgr.context import RequestContext
+    from volmgr.service import Worker
+
+_words = validate.text(64, 1)
+_sort = ("created_at", "id")
+#: by noun: the filters with their checks, and the keys that a page can be sorted by.
+FILTERS: dict[str, tuple[dict[str, validate.Check], tuple[str, ...]]] = {
+    "volume": (
+        {
+            "status": _words,
+            "display_name": validate.name,
+            "host": validate.host,
+            "project_id": validate.name,
+            "volume_type_id": _words,
+            "snapshot_id": validate.uuid,
+            "source_volid": validate.uuid,
+            "id": validate.uuid,
+        },
+        (*_sort, "display_name", "size", "status", "host", "updated_at"),
+    ),
+    "snapshot": (
+        {
+            "status": _words,
+            "display_name": validate.name,
+            "volume_id": validate.uuid,
+            "project_id": validate.name,
+            "host": validate.host,
+            "id": validate.uuid,
+        },
+        (*_sort, "display_name", "volume_size", "status", "volume_id"),
+    ),
+    "attachment": (
+        {
+            "status": _words,
+            "volume_id": validate.uuid,
+            "instance_uuid": validate.uuid,
+            "host_name": validate.name,
+        },
+        (*_sort, "status", "volume_id"),
+    ),
+    "operation": (
+        {
+            "state": validate.one_of("queued", "running", "undoing", "parked", "done", "failed"),
+            "verb": _words,
+            "resource": _words,
+            "resource_id": validate.uuid,
+            "host": validate.host,
+        },
+        (*_sort, "verb", "state", "finished_at"),
+    ),
+}
+_PAGES = {
+    "volume": listing.volumes,
+    "snapshot": listing.snapshots,
+    "attachment": listing.attachments,
+    "operation": listing.operations,
+}
+#: the longest that one request waits for an operation; the client asks again.
+WAIT_SLICE = 5.0
+
+
+class Readers:
+    """The reading verbs of one worker."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        # Waiting requests must not take every thread from the others: beyond these the answer is the present state.
+        self._waiters = threading.BoundedSemaphore(max(1, worker.settings_of("control_threads") // 2))
+
+    def volume(self, context: RequestContext, volume_id: str) -> dict[str, Any]:
+        """Return a volume with its attachments."""
+        with self.worker.database.reader() as conn:
+            return listing.volume(conn, volume_id, scope(context))
+
+    def snapshot(self, context: RequestContext, snapshot_id: str) -> dict[str, Any]:
+        """Return a snapshot."""
+        with self.worker.database.reader() as conn:
+            return listing.snapshot(conn, snapshot_id, scope(context))
+
+    def attachment(self, context: RequestContext, attachment_id: str) -> dict[str, Any]:
+        """Return an attachment."""
+        with self.worker.database.reader() as conn:
+            return listing.attachment(conn, attachment_id, scope(context))
+
+    def page(
+        self,
+        noun: str,
+        context: RequestContext,
+        filters: dict[str, Any] | None,
+        marker: str | None,
+        limit: int | None,
+        sort_keys: list[str] | None,
+        sort_dirs: list[str] | None,
+    ) -> list[dict[str, Any]]:
+        """Return a page of one noun, newest first unless asked otherwise."""
+        page = listing.Page(
+            filters=filters or {},
+            marker=marker,
+            limit=limit or listing.DEFAULT_LIMIT,
+            sort_keys=sort_keys or ["created_at"],
+            sort_dirs=sort_dirs or ["desc"],
+            project_id=scope(context),
+        )
+        with self.worker.database.reader() as conn:
+            return _PAGES[noun](conn, page)
+
+    def operation(self, context: RequestContext, operation_id: str) -> dict[str, Any]:
+        """Return an operation."""
+        record = self.worker.dispatcher.get(operation_id)
+        self._own(context, record.project_id, operation_id)
+        return records.operation_view(record)
+
+    def wait(self, context: RequestContext, operation_id: str, timeout: float) -> dict[str, Any]:
+        """Return an operation once it has ended, or as it is after a while."""
+        if not self._waiters.acquire(blocking=False):
+            return self.operation(context, operation_id)
+        try:
+            record = self.worker.dispatcher.wait(operation_id, min(timeout, WAIT_SLICE))
+        finally:
+            self._waiters.release()
+        self._own(context, record.project_id, operation_id)
+        return records.operation_view(record)
+
+    def steer(self, context: RequestContext, action: str, operation_id: str) -> dict[str, Any]:
+        """Cancel, retry or abandon an operation."""
+        dispatcher = self.worker.dispatcher
+        record = dispatcher.get(operation_id)
+        self._own(context, record.project_id, operation_id)
+        if record.host is not None and record.host != self.worker.host:
+            raise exception.Moved(host=record.host)
+        actions = {"cancel": dispatcher.cancel, "retry": dispatcher.retry, "abandon": dispatcher.abandon}
+        return records.operation_view(actions[action](operation_id))
+
+    @staticmethod
+    def _own(context: RequestContext, project_id: str | None, operation_id: str) -> None:
+        wanted = scope(context)
+        if wanted is not None and project_id != wanted:
+            raise exception.OperationNotFound(id=operation_id)
+
+    def services(self) -> list[dict[str, Any]]:
+        """Return the workers."""
+        with self.worker.database.reader() as conn:
+            found = services.list_services(conn, self.worker.settings_of("service_down_time"))
+        return [{key: value for key, value in item.items() if key != "capabilities"} for item in found]
+
+    def backends(self) -> list[dict[str, Any]]:
+        """Return the workers' backends with what they can do."""
+        with self.worker.database.reader() as conn:
+            found = services.list_services(conn, self.worker.settings_of("service_down_time"))
+        return [
+            {key: item[key] for key in ("host", "state", "reason", "up", "driver", "capabilities")} for item in found
+        ]
+
+    def backend(self, host: str) -> dict[str, Any]:
+        """Return one backend.
+
+        :raises NotFound: no worker of that name was ever here.
+        """
+        for item in self.backends():
+            if item["host"] == host:
+                return item
+        raise exception.NotFound(resource="backend", id=host)
+
+    def why(self, context: RequestContext, resource_id: str) -> dict[str, Any]:
+        """Return one screen about a resource: SQL, journal, grants, one look at the backend, the next command."""
+        with self.worker.database.reader() as conn:
+            history = operations.history(conn, resource_id, 10)
+            kind, view = _find(conn, resource_id, scope(context))
+            wanted = export_rows.wanted(conn, kind, resource_id) if view else None
+        if view is None and not history:
+            raise exception.NotFound(resource="resource", id=resource_id)
+        present = self._observe(wanted.resource) if wanted is not None else None
+        lines = [_headline(kind, resource_id, view)]
+        if present is not None:
+            lines.append(f"storage: {present}")
+        if wanted is not None and wanted.export is not None:
+            peers = ", ".join(row.peer_key for row in wanted.grants) or "nobody"
+            lines.append(f"export: {wanted.export.target_name}, granted to {peers}")
+        lines += [_story(record) for record in history]
+        lines.append(f"next: {_next(kind, resource_id, view, history)}")
+        return {
+            "resource": kind,
+            "resource_id": resource_id,
+            "view": view,
+            "storage": present,
+            "operations": [records.operation_view(record) for record in history],
+            "text": "\n".join(lines),
+        }
+
+    def _observe(self, resource: Any) -> str:
+        driver = self.worker.driver
+        if resource.host is None or not driver.supports("recognise"):
+            return "not looked at"
+        kind = "volume" if "volume_id" not in resource.keys() else "snapshot"
+        try:
+            driver.recognise(f"create_{kind}", resource)
+        except exception.NotFound:
+            return "missing"
+        except exception.VolmgrError as error:
+            return f"not known: {error}"
+        return "there"
+
+
+def scope(context: RequestContext) -> str | None:
+    """Return the project that a caller is confined to, or None for an administrator."""
+    return None if context.is_admin else (context.project_id or "")
+
+
+def _find(conn: Any, resource_id: str, project_id: str | None) -> tuple[str, dict[str, Any] | None]:
+    for kind, read in (("volume", listing.volume), ("snapshot", listing.snapshot)):
+        try:
+            return kind, read(conn, resource_id, project_id)
+        except exception.NotFound:
+            continue
+    return "volume", None
+
+
+def _headline(kind: str, resource_id: str, view: dict[str, Any] | None) -> str:
+    if view is None:
+        return f"{kind} {resource_id}: gone"
+    held = f", held by operation {view['operation_id']}" if view["operation_id"] else ""
+    return f"{kind} {resource_id}: {view['status']}, {view['size']} GiB on {view['host']}{held}"
+
+
+def _story(record: Any) -> str:
+    cause = f": {record.error['message']}" if record.error else ""
+    waits = f" ({record.parked_for})" if record.parked_for else ""
+    return f"operation {record.id}: {record.verb} {record.state}{waits} since {records.moment(record.created_at)}{cause}"
+
+
+def _next(kind: str, resource_id: str, view: dict[str, Any] | None, history: list[Any]) -> str:
+    parked = next((record for record in history if record.state == "parked"), None)
+    if parked is not None:
+        return f"volmgr operation retry {parked.id}, or: volmgr operation abandon {parked.id}"
+    running = next((record for record in history if not record.finished), None)
+    if running is not None:
+        return f"volmgr operation wait {running.id}"
+    if view is None:
+        return "nothing, it is gone"
+    if view["status"].startswith("error"):
+        return f"volmgr {kind} delete {resource_id}"
+    return "nothing to be done"

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What makes a manager's method an RPC method: every argument checked once, and how it is acknowledged."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from volmgr import exception, validate
+from volmgr.validate import Check
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _endpoint(function: F, checks: dict[str, Check], *, needs_backend: bool) -> F:
+    signature = inspect.signature(function)
+    takes_more = any(item.kind is item.VAR_KEYWORD for item in signature.parameters.values())
+    known = set(signature.parameters) - {"self", "context"}
+
+    @functools.wraps(function)
+    def endpoint(self: Any, context: Any, *args: Any, **kwargs: Any) -> Any:
+        for key in kwargs:
+            if key not in known and not takes_more:
+                raise exception.Invalid(f"{validate.shorten(key)} is not an argument of this verb", field=str(key)[:60])
+        try:
+            bound = signature.bind(self, context, *args, **kwargs)
+        except TypeError as error:
+            missing = next((name for name in known if f"'{name}'" in str(error)), "arguments")
+            raise exception.Invalid(f"The arguments do not fit: {error}", field=missing) from None
+        for name, check in checks.items():
+            if name in bound.arguments:
+                bound.arguments[name] = check(name, bound.arguments[name])
+        if needs_backend:
+            self.ready()
+        return function(*bound.args, **bound.kwargs)
+
+    endpoint.checks = checks  # type: ignore[attr-defined]
+    return endpoint  # type: ignore[return-value]
+
+
+def journalled(function: F) -> F:
+    """A changing verb: its arguments are checked by its Operation, its message is acknowledged after admission."""
+    endpoint = _endpoint(function, {}, needs_backend=True)
+    endpoint.journalled = True  # type: ignore[attr-defined]
+    return endpoint
+
+
+def answered(**checks: Check) -> Callable[[F], F]:
+    """A verb that only reads SQL, or steers the journal.
+
+    :param checks: by argument name; every argument must have one.
+    """
+    return _answering(checks, needs_backend=False)
+
+
+def connects(**checks: Check) -> Callable[[F], F]:
+    """A level-triggered verb: it changes rows and makes the target follow before it answers.
+
+    :param checks: by argument name; every argument must have one.
+    """
+    return _answering(checks, needs_backend=True)
+
+
+def _answering(checks: dict[str, Check], *, needs_backend: bool) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        parameters = set(inspect.signature(function).parameters) - {"self", "context"}
+        if parameters != set(checks):
+            raise TypeError(f"{function.__name__} leaves arguments unchecked: {sorted(parameters ^ set(checks))}")
+        return _endpoint(function, checks, needs_backend=needs_backend)
+
+    return decorate

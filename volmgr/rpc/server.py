@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The RPC server: oslo.messaging's own, but a changing request is acknowledged only after its intent has committed.
+
+oslo.messaging acknowledges a message before it dispatches it, so a worker that dies in between loses it. Here the
+message of a journalled method is handed on in a wrapper whose acknowledgement waits for the reply: by then the
+intent is in SQL, or the request was refused. If the database was out of reach the message goes back to its queue.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import oslo_messaging
+from oslo_messaging.rpc import dispatcher as rpc_dispatcher
+from oslo_messaging.rpc import server as rpc_server
+
+from volmgr import exception
+from volmgr.context import RequestContext
+
+LOG = logging.getLogger(__name__)
+
+
+class AcknowledgeLater:
+    """An incoming message that is acknowledged when its reply is made, not when it is received."""
+
+    def __init__(self, message: Any) -> None:
+        self._message = message
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._message, name)
+
+    def acknowledge(self) -> None:
+        """Called by the library before it dispatches: nothing is committed yet."""
+
+    def reply(self, reply: Any = None, failure: Any = None) -> None:
+        """Acknowledge, then answer; a message that could not be admitted for want of the database is requeued."""
+        lost = failure is not None and isinstance(failure[1], exception.BackendDown) and failure[1].retryable
+        if lost and not getattr(self._message, "msg_id", None):
+            self._message.requeue()
+            return
+        self._message.acknowledge()
+        if failure is not None:
+            self._message.reply(failure=failure)
+        else:
+            self._message.reply(reply)
+
+
+class Serializer(oslo_messaging.NoOpSerializer):  # type: ignore[misc]
+    """Arguments travel as JSON primitives; the context becomes a :class:`RequestContext`."""
+
+    def serialize_context(self, context: Any) -> dict[str, Any]:
+        return context if isinstance(context, dict) else dict(context.to_dict())
+
+    def deserialize_context(self, context: dict[str, Any]) -> RequestContext:
+        return RequestContext.from_dict(context)
+
+
+class Dispatcher(rpc_dispatcher.RPCDispatcher):  # type: ignore[misc]
+    """Errors of our own are answers, not faults: they are logged in one line, without a traceback."""
+
+    def dispatch(self, incoming: Any) -> Any:
+        method = incoming.message.get("method")
+        try:
+            if not isinstance(method, str) or not isinstance(incoming.message.get("args", {}), dict):
+                raise exception.Invalid("The message is not a request", field="method")
+            return super().dispatch(incoming)
+        except exception.VolmgrError as error:
+            LOG.info("%s is answered with %s: %s", method, error.code, error)
+            raise rpc_dispatcher.ExpectedException() from error
+        except (rpc_dispatcher.NoSuchMethod, rpc_dispatcher.UnsupportedVersion) as error:
+            LOG.info("%s", error)
+            raise rpc_dispatcher.ExpectedException() from error
+
+
+class Server(rpc_server.RPCServer):  # type: ignore[misc]
+    """See the module."""
+
+    def _process_incoming(self, incoming: list[Any]) -> None:
+        message = incoming[0]
+        method = message.message.get("method")
+        journalled = any(
+            getattr(getattr(endpoint, str(method), None), "journalled", False) for endpoint in self.dispatcher.endpoints
+        )
+        super()._process_incoming([AcknowledgeLater(message)] if journalled else incoming)
+
+
+def make_server(transport: Any, *, topic: str, name: str, endpoints: list[Any]) -> Server:
+    """Return a server that is not started yet.
+
+    :param name: the worker, ``host@backend``; requests come to it by name or through the topic.
+    """
+    target = oslo_messaging.Target(topic=topic, server=name)
+    return Server(transport, target, Dispatcher(endpoints, Serializer()))

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes the RPC transport of a configuration; which one it is (``unix://``, ``rabbit://``) is the URL's affair."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import oslo_messaging
+    from oslo_config import cfg
+
+REMOTE_ERRORS = ["volmgr.exception"]
+"""Modules whose exceptions a client raises again as the class they were on the server."""
+
+
+def get_transport(conf: cfg.ConfigOpts, url: str | None = None) -> oslo_messaging.Transport:
+    """Return the RPC transport.
+
+    oslo.messaging 18.3 registers two groups of options on the global configuration only, and every call reads them;
+    on a configuration of one's own they are registered here.
+
+    :param conf: any configuration, the global one or a private one.
+    :param url: instead of ``transport_url``.
+    """
+    import oslo_messaging
+    from oslo_messaging._metrics import client as metrics
+    from oslo_messaging._tracing import client as tracing
+
+    conf.register_opts(tracing.oslo_messaging_tracing, group="oslo_messaging_tracing")
+    conf.register_opts(metrics.oslo_messaging_metrics, group="oslo_messaging_metrics")
+    return oslo_messaging.get_rpc_transport(conf, url=url, allowed_remote_exmods=REMOTE_ERRORS)

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One worker for one backend: starts, claims, beats, drains.
+
+The order of a start: incarnation lock, schema, keys, driver and target, registration, RPC; what an earlier incarnation
+left and the exports are taken up in the background, so that requests are served at once. A backend that cannot be set
+up is reported down with the reason and tried again for ever; the worker lives and answers meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+from volmgr import context as ctx
+from volmgr import crypto, exception, systemd, types
+from volmgr.db import schema, services
+from volmgr.db import types as volume_types
+from volmgr.db.admission import Settings
+from volmgr.db.engine import Database
+from volmgr.dispatch import Dispatcher
+from volmgr.exports import Exports
+from volmgr.incarnation import Incarnation
+from volmgr.operations import volumes as _volumes  # registers the verbs
+from volmgr.operations.attachments import Attachments
+from volmgr.operations.base import Args, Operation
+from volmgr.operations.properties import Properties
+from volmgr.runtime import Clock, Executor, Lanes, SystemClock
+from volmgr.tasks import Backend
+from volmgr.targets.base import Target, TargetConfig
+
+LOG = logging.getLogger(__name__)
+
+__all__ = ["Worker"]
+SETUP_BACKOFF = (1, 2, 5, 15, 60)
+_ATTACHMENTS = uuid.UUID("5b7a8a52-4f0c-4c43-8a4e-6b1a52a2a7de")
+assert _volumes.CreateVolume.verb
+
+
+class Worker:
+    """Everything that serves one backend, put together.
+
+    :param conf: the loaded configuration. :param backend: the backend's options.
+    :param clock: where time comes from. :param executor: where operations run; by default thread pools by lane.
+    :param killpoint: see :class:`volmgr.tasks.Runner`.
+    """
+
+    def __init__(
+        self,
+        conf: Any,
+        backend: Any,
+        *,
+        driver: Any = None,
+        clock: Clock | None = None,
+        executor: Executor | None = None,
+        killpoint: Callable[[str], None] | None = None,
+    ) -> None:
+        self.conf = conf
+        self.options = backend
+        self.host = f"{conf.host}@{backend.config_group}"
+        self.clock: Clock = clock or SystemClock()
+        self.executor: Executor = executor or Lanes(
+            {"control": conf.control_threads, "bulk": conf.bulk_slots, "observe": 2}
+        )
+        self.killpoint = killpoint
+        self.incarnation = Incarnation(f"{conf.state_path}/locks", self.host)
+        self.driver: Any = driver
+        self.target: Target | None = None
+        self.reason: str | None = "starting"
+        self._threads: list[threading.Thread] = []
+        self._stopping = threading.Event()
+        self._server: Any = None
+        self._stats: dict[str, Any] = {}
+
+    def settings_of(self, name: str) -> Any:
+        """Return an option of the deployment."""
+        return getattr(self.conf, name)
+
+    # --- start ----------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Take the lock, open the database and the keys, load the driver.
+
+        :raises VolmgrError: the worker cannot run; the hint says what to do.
+        """
+        self.incarnation.acquire()
+        self.database = Database(self.conf.database.connection, pool_size=self.conf.control_threads + 16)
+        schema.prepare(self.database, embedded=self.conf.embedded)
+        self.cipher = crypto.Cipher.open(self.conf.key_file, self.database)
+        if self.driver is None:
+            self.target = self._load_target()
+            self.driver = self._load_driver()
+        else:
+            self.target = self.driver.target_driver
+        settings = self._settings()
+        self.exports = Exports(
+            self.database, self.driver, self.target, settings=settings, cipher=self.cipher, clock=self.clock
+        )
+        self.types = volume_types.Cache(self.database)
+        backend = Backend(self.driver, self.exports, settings, self.cipher, self.types.get)
+        self.dispatcher = Dispatcher(
+            self.database,
+            backend,
+            executor=self.executor,
+            clock=self.clock,
+            incarnation=self.incarnation.id,
+            bulk_slots=self.conf.bulk_slots,
+            killpoint=self.killpoint,
+        )
+        self.attachments = Attachments(self.database, self.exports, self.clock)
+        self.properties = Properties(self.database, self.clock)
+
+    def _load_target(self) -> Target | None:
+        from volmgr.drivers import loader
+
+        if not self.options.target_helper:
+            return None
+        cls = loader.load_target(self.options.target_helper)
+        addresses = [self.options.target_ip_address, *(self.options.target_secondary_ip_addresses or ())]
+        config = TargetConfig(
+            prefix=self.options.target_prefix,
+            portals=tuple(types.Portal(str(ip), int(self.options.target_port)) for ip in addresses),
+            state_path=f"{self.conf.state_path}/{self.options.config_group}/target",
+            timeout=float(self.conf.command_timeout),
+        )
+        return cls(config)
+
+    def _load_driver(self) -> Any:
+        from volmgr.drivers import loader
+
+        cls = loader.load(self.options.volume_driver)
+        return cls(configuration=self.options, host=self.host, target=self.target)
+
+    def _settings(self) -> Settings:
+        conf, options = self.conf, self.options
+        return Settings(
+            host=self.host,
+            pool=self.driver.backend_name,
+            zone=options.backend_availability_zone or conf.storage_availability_zone,
+            max_volume_size=conf.max_volume_size,
+            quota={
+                "volumes": conf.quota.volumes,
+                "snapshots": conf.quota.snapshots,
+                "gigabytes": conf.quota.gigabytes,
+            },
+            trash_retention=options.trash_retention,
+            target_prefix=options.target_prefix,
+            auth=bool(options.use_chap_auth),
+            grows_in_use=self.target is None or self.target.grows_in_use,
+        )
+
+    def init_host(self) -> None:
+        """Set driver and target up once; a failure is kept as the reason why the backend is down."""
+        try:
+            if self.target is not None:
+                self.target.start()
+            self.driver.do_setup(ctx.admin())
+            self.driver.check_for_setup_error()
+            self._stats = self.driver.get_volume_stats(refresh=True)
+        except Exception as error:
+            self.reason = str(error)
+            LOG.error("The backend %s is down: %s", self.host, error, exc_info=not _ours(error))
+            return
+        self.driver.set_initialized()
+        self.reason = None
+
+    def start(self, transport: Any) -> None:
+        """Serve: requests first, then what an earlier incarnation left."""
+        from volmgr.manager import RPC_VERSION, VolumeManager
+        from volmgr.rpc.server import make_server
+
+        self.init_host()
+        with self.database.writer() as conn:
+            services.register(
+                conn,
+                self.host,
+                topic=self.conf.volume_topic,
+                availability_zone=self.dispatcher.backend.settings.zone,
+                driver=str(self.options.volume_driver),
+                incarnation=self.incarnation.id,
+                rpc_version=RPC_VERSION,
+                state="up" if self.is_working() else "down",
+                reason=self.reason,
+                capabilities=self._stats,
+            )
+        self.manager = VolumeManager(worker=self)
+        self._server = make_server(
+            transport, topic=self.conf.volume_topic, name=self.host, endpoints=[self.manager]
+        )
+        self._server.start(override_pool_size=max(200, self.conf.control_threads * 2))
+        self._spawn(self.init_host_with_rpc, "recovery")
+        self._spawn(self._beat, "beat")
+        if (interval := systemd.watchdog_interval()) is not None:
+            self._spawn(lambda: self._feed(interval), "watchdog")
+        LOG.info("Serving %s (driver %s, target %s)", self.host, self.options.volume_driver, self.options.target_helper)
+
+    def init_host_with_rpc(self) -> None:
+        """Once the backend is up: run what was begun, rebuild the exports, then pump the journal until the end."""
+        for pause in _forever(SETUP_BACKOFF):
+            if self.is_working() or self._stopping.wait(pause):
+                break
+            self.init_host()
+        if self._stopping.is_set():
+            return
+        count = self.dispatcher.recover()
+        if count:
+            LOG.warning("Took over %d operations that an earlier volmgr-volume had begun", count)
+        self._spawn(self.dispatcher.loop, "pump")
+        self.dispatcher.ring()
+        self.exports.rebuild()
+
+    def _spawn(self, work: Callable[[], None], name: str) -> None:
+        thread = threading.Thread(target=work, name=f"volmgr-{name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    # --- life -----------------------------------------------------------------------------------------------------
+
+    def is_working(self) -> bool:
+        """Return whether the backend is set up."""
+        return self.reason is None
+
+    def ready(self) -> None:
+        """Return if the backend is set up.
+
+        :raises BackendDown: it is not; the reason says why.
+        """
+        if self.reason is not None:
+            raise exception.BackendDown(
+                f"The backend {self.host} is down: {self.reason}", hint="It is tried again by itself; see: volmgr doctor"
+            )
+
+    def submit(self, context: Any, cls: type[Operation[Any]], values: dict[str, Any]) -> dict[str, Any]:
+        """Check a changing request's arguments and admit it."""
+        self.ready()
+        arguments: Args = cls.args.parse(values)
+        return self.dispatcher.submit(context, cls, arguments)
+
+    @staticmethod
+    def derived_id(context: Any, *parts: str | None) -> str:
+        """Return the id of an attachment whose caller gave none: the same for the same volume and user of it."""
+        return str(uuid.uuid5(_ATTACHMENTS, "/".join(part or "" for part in parts)))
+
+    def capabilities(self, refresh: bool) -> dict[str, Any]:
+        """Return what the backend can do and how full it is."""
+        self.ready()
+        if refresh or not self._stats:
+            self._stats = self.driver.get_volume_stats(refresh=True)
+        return self._stats
+
+    def publish(self) -> dict[str, Any]:
+        """Ask the backend for its state and record it."""
+        stats = self.capabilities(True)
+        with self.database.writer() as conn:
+            services.beat(conn, self.host, capabilities=stats, state="up", reason=None)
+        return stats
+
+    def _beat(self) -> None:
+        asked = time.monotonic()
+        while not self._stopping.wait(self.conf.report_interval):
+            stats = None
+            try:
+                if self.is_working() and time.monotonic() - asked >= self.conf.backend_stats_polling_interval:
+                    stats, asked = self.capabilities(True), time.monotonic()
+                with self.database.writer() as conn:
+                    state = "up" if self.is_working() else "down"
+                    services.beat(conn, self.host, capabilities=stats, state=state, reason=self.reason)
+            except Exception as error:
+                LOG.error("The heartbeat of %s failed, it is tried again: %s", self.host, error)
+
+    def _feed(self, interval: float) -> None:
+        """Feed systemd's watchdog while database and threads answer."""
+        while not self._stopping.wait(interval):
+            try:
+                with self.database.reader() as conn:
+                    schema.current(conn)
+                systemd.notify(WATCHDOG=1)
+            except Exception as error:
+                LOG.error("The watchdog is not fed: %s", error)
+
+    def stop(self, timeout: float = 30.0) -> bool:
+        """Drain: take no more requests, let what runs end; what does not is taken up by the next start.
+
+        :param timeout: seconds. :returns: whether everything had ended.
+        """
+        self._stopping.set()
+        if self._server is not None:
+            self._server.stop()
+        self.dispatcher.stop()
+        drained = self.executor.shutdown(timeout)
+        if self.target is not None:
+            self.target.stop()
+        self.database.close()
+        self.incarnation.release()
+        return drained
+
+
+def _ours(error: Exception) -> bool:
+    return isinstance(error, exception.VolmgrError)
+
+
+def _forever(pauses: tuple[int, ...]) -> Any:
+    yield from pauses
+    while True:
+        yield pauses[-1]

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tells systemd how the daemon is: sd_notify(3) in a few lines, with the watchdog that oslo.service does not feed."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+def notify(**states: str | int) -> bool:
+    """Send states such as ``READY=1``, ``STATUS=…``, ``WATCHDOG=1``; returns whether systemd listens.
+
+    :raises OSError: the socket that systemd named cannot be reached.
+    """
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return False
+    name = "\0" + address[1:] if address.startswith("@") else address
+    text = "\n".join(f"{key}={value}" for key, value in states.items())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(text.encode(), name)
+    return True
+
+
+def watchdog_interval() -> float | None:
+    """Return how often to feed the watchdog, in seconds (half its time), or None without one."""
+    usec = os.environ.get("WATCHDOG_USEC")
+    mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+    return int(usec) / 2e6 if usec and mine else None

@@ -1,0 +1,460 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs operations: admits them into the journal, does their steps, ends them; alive and after a crash by one path.
+
+Nothing else writes a transitional status. A step's outcome is in the journal before the next one begins; what an
+operation does to SQL at its end is one transaction. See :mod:`volmgr.operations.base` for what an operation says of
+itself. This module knows no RPC.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from volmgr import context as ctx
+from volmgr import exception, types
+from volmgr.crypto import Cipher
+from volmgr.db import claims, operations, records
+from volmgr.db.admission import Settings
+from volmgr.db.closing import Closing
+from volmgr.db.engine import Database
+from volmgr.operations import registry
+from volmgr.operations.base import Operation, Rerun, Step
+from volmgr.runtime import Clock
+
+LOG = logging.getLogger(__name__)
+
+#: a death that follows a death that often is the operation's fault: it is parked for an operator.
+MAX_DEATHS = 5
+PROGRESS_INTERVAL = 1.0
+BACKOFF = (2, 5, 15, 60, 300)
+
+
+@dataclass
+class Backend:
+    """What operations work on: the driver, its target, the exports kept on it."""
+
+    driver: Any
+    exports: Any
+    settings: Settings
+    cipher: Cipher
+    types: Callable[[str | None], types.VolumeType | None] = lambda _id: None
+
+
+@dataclass
+class Active:
+    """An operation in this process: how to wait for it and how to stop it."""
+
+    done: threading.Event = field(default_factory=threading.Event)
+    cancel: threading.Event = field(default_factory=threading.Event)
+
+
+class Task:
+    """One run of one operation: what its steps are given."""
+
+    def __init__(
+        self,
+        operation: types.OperationRecord,
+        *,
+        database: Database,
+        backend: Backend,
+        clock: Clock,
+        active: Active,
+        known: dict[str, types.Volume | types.Snapshot] | None = None,
+    ) -> None:
+        self.operation = operation
+        self.database = database
+        self.backend = backend
+        self.clock = clock
+        self.active = active
+        self.context = ctx.RequestContext.from_dict(operation.context)
+        self.data: dict[str, Any] = dict(operation.data or {})
+        self._known = dict(known or {})
+        self._written = clock.monotonic()
+        self._progress: float | None = operation.progress
+
+    @property
+    def id(self) -> str:
+        return self.operation.id
+
+    @property
+    def epoch(self) -> int:
+        return self.operation.epoch
+
+    @property
+    def driver(self) -> Any:
+        return self.backend.driver
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What the steps that are done returned, by step name."""
+        found: dict[str, Any] = self.data.setdefault("results", {})
+        return found
+
+    def volume(self, volume_id: str) -> types.Volume:
+        """Return a volume as it was when it was claimed, or as SQL has it now."""
+        found = self._known.get(volume_id)
+        if found is None:
+            found = self._read("volume", volume_id)
+        if not isinstance(found, types.Volume):
+            raise exception.VolumeNotFound(id=volume_id)
+        return found
+
+    def snapshot(self, snapshot_id: str) -> types.Snapshot:
+        """Return a snapshot with its volume, as they were when claimed, or as SQL has them now."""
+        found = self._known.get(snapshot_id) or self._read("snapshot", snapshot_id)
+        if not isinstance(found, types.Snapshot):
+            raise exception.SnapshotNotFound(id=snapshot_id)
+        if found.volume is None:
+            found = dataclasses.replace(found, volume=self.volume(found.volume_id))
+            self._known[snapshot_id] = found
+        return found
+
+    def _read(self, resource: str, resource_id: str) -> types.Volume | types.Snapshot | None:
+        with self.database.reader() as conn:
+            row = claims.row(conn, resource, resource_id)
+        if row is None:
+            return None
+        if resource == "volume":
+            found: Any = records.volume(row, self.backend.types(row.volume_type_id))
+        else:
+            found = records.snapshot(row)
+        self._known[resource_id] = found
+        return found  # type: ignore[no-any-return]
+
+    def check(self) -> None:
+        """Return unless the operation is to stop.
+
+        :raises Cancelled: somebody asked for it.
+        """
+        if self.active.cancel.is_set():
+            raise exception.Cancelled(hint=f"volmgr operation show {self.id}")
+
+    def progress(self, fraction: float) -> None:
+        """Say how far the work is, 0 to 1; written at most once a second.
+
+        :raises Cancelled: the operation is to stop. :raises LeaseLost: it is not this worker's any more.
+        """
+        self.check()
+        self._progress = max(0.0, min(1.0, fraction))
+        if self.clock.monotonic() - self._written >= PROGRESS_INTERVAL:
+            self._write()
+
+    def checkpoint(self, **data: Any) -> None:
+        """Keep JSON values in the journal now, so that a later run of the step goes on from them.
+
+        :raises Cancelled: the operation is to stop. :raises LeaseLost: it is not this worker's any more.
+        """
+        self.check()
+        self.data.setdefault("checkpoint", {}).update(data)
+        self._write()
+
+    @property
+    def checkpoints(self) -> dict[str, Any]:
+        """What :meth:`checkpoint` kept."""
+        return dict(self.data.get("checkpoint") or {})
+
+    def _write(self) -> None:
+        with self.database.writer() as conn:
+            operations.renew(conn, self.id, self.epoch, self.clock.now(), self._progress, self.data)
+        self._written = self.clock.monotonic()
+
+    def note(self, **values: Any) -> None:
+        """Write where the operation is, with its data."""
+        with self.database.writer() as conn:
+            operations.note(conn, self.id, self.epoch, self.clock.now(), data=self.data, **values)
+
+
+class Runner:
+    """Does one operation after another, in the threads that an executor gives.
+
+    :param killpoint: called with ``verb/step/when`` at every step boundary; the chaos tests end the process there.
+    """
+
+    def __init__(
+        self, database: Database, backend: Backend, clock: Clock, killpoint: Callable[[str], None] | None = None
+    ) -> None:
+        self.database = database
+        self.backend = backend
+        self.clock = clock
+        self._killpoint = killpoint or (lambda _name: None)
+
+    def run(
+        self,
+        record: types.OperationRecord,
+        active: Active,
+        known: dict[str, types.Volume | types.Snapshot] | None = None,
+    ) -> None:
+        """Run an operation to its end, or set it aside; it must be this worker's (state running or undoing).
+
+        :param known: the rows that admission read, so that they need not be read again.
+        """
+        cls = registry.find(record.verb, record.version)
+        if cls is None:
+            LOG.warning("Operation %s (%s version %d) is left to newer code", record.id, record.verb, record.version)
+            return
+        task = Task(
+            record, database=self.database, backend=self.backend, clock=self.clock, active=active, known=known
+        )
+        operation = cls(cls.args(**record.args))
+        try:
+            self._run(operation, task)
+        except exception.LeaseLost:
+            LOG.warning("Operation %s is another worker's now; this one stops", record.id)
+        finally:
+            active.done.set()
+
+    def refuse(self, record: types.OperationRecord, error: exception.VolmgrError) -> None:
+        """End an operation that is this worker's without doing or undoing any step: refused, or abandoned."""
+        cls = registry.find(record.verb, record.version)
+        if cls is None:
+            raise exception.Unsupported(f"{record.verb} version {record.version} is not known to this worker")
+        task = Task(record, database=self.database, backend=self.backend, clock=self.clock, active=Active())
+        self._fail(cls(cls.args(**record.args)), task, error)
+
+    def _run(self, operation: Operation[Any], task: Task) -> None:
+        steps = list(operation.steps(task))
+        begun = next((i for i, step in enumerate(steps) if step.name == task.operation.step), 0)
+        recovering = task.operation.epoch > 1
+        if task.operation.deaths >= MAX_DEATHS:
+            self._park(task, "operator", exception.Inconsistent(
+                f"The worker died {task.operation.deaths} times while it ran this operation",
+                hint=f"Look into the log, then: volmgr operation retry {task.id}, or: volmgr operation abandon {task.id}",
+            ))
+            return
+        if task.operation.error is not None:
+            self._undo(operation, task, steps[: begun + 1], exception.from_primitive(task.operation.error))
+            return
+        error = self._forward(operation, task, steps, begun, recovering)
+        if error is None:
+            self._succeed(operation, task)
+
+    def _forward(
+        self, operation: Operation[Any], task: Task, steps: list[Step], begun: int, recovering: bool
+    ) -> BaseException | None:
+        """Do the steps; returns what stopped them, after it has been dealt with."""
+        progress = _Progress(self, operation, task, steps, begun, recovering)
+        try:
+            if len(steps) <= 1:
+                for index in range(len(steps)):
+                    progress.execute(index)
+            else:
+                from volmgr import flow
+
+                flow.run(operation.verb, [
+                    flow.Link(step.name, _bind(progress.execute, i), _bind(progress.revert, i))
+                    for i, step in enumerate(steps)
+                ])
+        except exception.LeaseLost:
+            raise
+        except Exception as error:
+            self._failed(operation, task, steps, progress, error)
+            return error
+        return None
+
+    def _failed(
+        self, operation: Operation[Any], task: Task, steps: list[Step], progress: _Progress, error: Exception
+    ) -> None:
+        if progress.lost is not None:
+            raise progress.lost
+        known = _ours(error, operation.verb, task.id)
+        if progress.pivoted:
+            # From the pivot on there is no way back: it goes on when the backend answers, or an operator decides.
+            self._park(task, "backend" if known.retryable else "operator", known, forward=True)
+        elif len(steps) <= 1:
+            self._undo(operation, task, steps, known)
+        elif progress.undo_error is not None:
+            self._park_undo(task, known, progress.undo_error)
+        else:
+            self._fail(operation, task, known)
+
+    def _undo(
+        self, operation: Operation[Any], task: Task, begun: Sequence[Step], error: exception.VolmgrError
+    ) -> None:
+        """Take back steps without taskflow: for operations of one step, and when a later run goes on undoing."""
+        if any(step.undo for step in begun) and task.operation.error is None:
+            task.note(state="undoing", error=exception.to_primitive(error))
+        for step in reversed(begun):
+            if step.undo is None:
+                continue
+            self._killpoint(f"{operation.verb}/{step.name}/undo")
+            try:
+                step.undo()
+            except exception.LeaseLost:
+                raise
+            except Exception as undo_error:
+                LOG.exception("Undoing %s of operation %s failed", step.name, task.id)
+                self._park_undo(task, error, undo_error)
+                return
+        self._fail(operation, task, error)
+
+    def _succeed(self, operation: Operation[Any], task: Task) -> None:
+        self._killpoint(f"{operation.verb}/-/close")
+
+        def close() -> None:
+            with self.database.writer() as conn:
+                tx = Closing(conn, task.operation, task.epoch, self.clock.now(), self.backend.cipher)
+                result = operation.commit(task, tx)
+                tx.finish(result=result)
+
+        self._close(task, close)
+        self._killpoint(f"{operation.verb}/-/closed")
+        try:
+            operation.committed(task)
+        except exception.VolmgrError as error:
+            LOG.error("After operation %s (%s) its export does not follow yet: %s", task.id, operation.verb, error)
+
+    def _fail(self, operation: Operation[Any], task: Task, error: exception.VolmgrError) -> None:
+        LOG.warning("Operation %s (%s %s) failed: %s", task.id, operation.verb, operation.resource_id, error)
+
+        def close() -> None:
+            with self.database.writer() as conn:
+                tx = Closing(conn, task.operation, task.epoch, self.clock.now(), self.backend.cipher)
+                operation.abort(task, tx, error)
+                tx.finish(error=exception.to_primitive(error))
+
+        self._close(task, close)
+
+    def _close(self, task: Task, close: Callable[[], None]) -> None:
+        """Commit an ending; when the connection is lost at COMMIT, the journal says whether it had committed."""
+        from volmgr.db.engine import CommitUnknown
+
+        while True:
+            try:
+                self.database.retrying(close)
+                return
+            except CommitUnknown:
+                with self.database.reader() as conn:
+                    found = operations.get(conn, task.id)
+                if found is None or found.finished:
+                    return
+
+    def _park_undo(self, task: Task, error: exception.VolmgrError, undo_error: BaseException) -> None:
+        both = exception.UndoFailed(
+            cause=str(error), undo_cause=str(undo_error), hint=f"When the backend answers again it is undone by itself, "
+            f"or at once by: volmgr operation retry {task.id}"
+        )
+        self._park(task, "backend", both)
+
+    def _park(self, task: Task, reason: str, error: exception.VolmgrError, *, forward: bool = False) -> None:
+        tries = int(task.data.get("tries", 0))
+        task.data["tries"] = tries + 1
+        task.data["why"] = exception.to_primitive(error)
+        later = self.clock.now() + datetime.timedelta(seconds=BACKOFF[min(tries, len(BACKOFF) - 1)])
+        LOG.error("Operation %s (%s) is parked, %s: %s", task.id, task.operation.verb, reason, error)
+        with self.database.writer() as conn:
+            operations.park(
+                conn,
+                task.id,
+                task.epoch,
+                self.clock.now(),
+                reason=reason,
+                data=task.data,
+                error=None if forward else exception.to_primitive(error),
+                not_before=later if reason == "backend" else None,
+            )
+
+
+class _Progress:
+    """Where a run is among its steps; its methods are what taskflow calls."""
+
+    def __init__(
+        self, runner: Runner, operation: Operation[Any], task: Task, steps: list[Step], begun: int, recovering: bool
+    ) -> None:
+        self.runner = runner
+        self.operation = operation
+        self.task = task
+        self.steps = steps
+        self.begun = begun
+        self.recovering = recovering
+        self.pivoted = task.operation.pivoted
+        self.error: exception.VolmgrError | None = None
+        self.undo_error: BaseException | None = None
+        self.lost: exception.LeaseLost | None = None
+        self._undoing = False
+
+    def execute(self, index: int) -> None:
+        """Do a step, unless an earlier run has."""
+        step = self.steps[index]
+        if index < self.begun:
+            return
+        if not self.pivoted:
+            self.task.check()
+        if index > self.begun or index > 0:
+            self._note_begin(step)
+        point = f"{self.operation.verb}/{step.name}"
+        self.runner._killpoint(f"{point}/before")
+        try:
+            self.task.results[step.name] = self._do(step, again=self.recovering and index == self.begun)
+            self.runner._killpoint(f"{point}/after")
+            if step.pivot is not None:
+                self._pivot(step.pivot, index)
+        except exception.LeaseLost as lost:
+            self.lost = lost
+            raise
+        except Exception as error:
+            self.error = _ours(error, self.operation.verb, self.task.id)
+            raise
+
+    def _do(self, step: Step, *, again: bool) -> Any:
+        if again and step.rerun is Rerun.REBUILD and step.undo is not None:
+            step.undo()
+        if again and step.rerun is Rerun.RECOGNISE and step.recognise is not None:
+            try:
+                return step.recognise()
+            except exception.NotFound:
+                LOG.info("Step %s of operation %s was not done; it is done again", step.name, self.task.id)
+        return step.do()
+
+    def _note_begin(self, step: Step) -> None:
+        if self.task.operation.step != step.name:
+            self.task.note(step=step.name)
+
+    def _pivot(self, switch: Callable[[Closing], None], index: int) -> None:
+        """Swap in SQL and pass the point of no return, in one transaction."""
+        task = self.task
+        following = self.steps[min(index + 1, len(self.steps) - 1)].name
+
+        def commit() -> None:
+            with task.database.writer() as conn:
+                switch(Closing(conn, task.operation, task.epoch, task.clock.now(), task.backend.cipher))
+                operations.note(
+                    conn, task.id, task.epoch, task.clock.now(), data=task.data, pivoted=True, step=following
+                )
+
+        task.database.retrying(commit)
+        self.pivoted = True
+
+    def revert(self, index: int) -> None:
+        """Take a step back; an undoing that fails is kept, so that the operation is parked with both causes."""
+        step = self.steps[index]
+        if self.pivoted or self.lost is not None or self.undo_error is not None or step.undo is None:
+            return
+        try:
+            if not self._undoing:
+                self._undoing = True
+                error = self.error or exception.Cancelled()
+                self.task.note(state="undoing", error=exception.to_primitive(error))
+            self.runner._killpoint(f"{self.operation.verb}/{step.name}/undo")
+            step.undo()
+        except exception.LeaseLost as lost:
+            self.lost = lost
+        except Exception as error:
+            LOG.exception("Undoing %s of operation %s failed", step.name, self.task.id)
+            self.undo_error = error
+
+
+def _bind(function: Callable[[int], None], index: int) -> Callable[[], None]:
+    return lambda: function(index)
+
+
+def _ours(error: Exception, verb: str, operation_id: str) -> exception.VolmgrError:
+    if isinstance(error, exception.VolmgrError):
+        return error
+    LOG.error("%s failed in operation %s with an error that is not typed", verb, operation_id, exc_info=error)
+    return exception.from_primitive(exception.to_primitive(error))

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the conformance suite gets a driver, and how it reads and writes what the driver stores.
+
+This module knows the drivers that need nothing but a folder; others come by entry point.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import importlib.metadata
+import pathlib
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from volmgr import names
+from volmgr.drivers.file import FileDriver
+from volmgr.drivers.options import Configuration
+from volmgr.drivers.sim import SimDriver
+from volmgr.drivers.sim.store import forget_store
+from volmgr.types import MiB, Snapshot, Volume
+
+GROUP = "volmgr.conformance"
+COMMAND_TIMEOUT = 60.0
+
+
+class DriverFactory(abc.ABC):
+    """Makes drivers for tests.
+
+    :cvar name: how reports and ``--driver-factory`` call it.
+    """
+
+    name: ClassVar[str]
+
+    def unavailable(self) -> str | None:
+        """Return why this machine cannot test the driver, None if it can."""
+        return None
+
+    @contextlib.contextmanager
+    def world(self, folder: pathlib.Path) -> Iterator[pathlib.Path]:
+        """Hold what all tests of a session share, a mounted file system for example.
+
+        :param folder: a private folder. :returns: where the folders of the single tests are to be.
+        """
+        yield folder
+
+    @abc.abstractmethod
+    def make(self, folder: pathlib.Path) -> Any:
+        """Return a driver that is set up over nothing yet; a repeat with the same folder finds the same objects."""
+
+    def end(self, driver: Any, folder: pathlib.Path) -> None:
+        """Let go of a driver and of what it stored."""
+
+    def read(self, driver: Any, resource: Volume | Snapshot, offset: int, length: int) -> bytes:
+        """Return bytes as a client of ``resource`` would read them."""
+        with open(driver.local_path(resource), "rb") as device:
+            device.seek(offset)
+            return device.read(length)
+
+    def write(self, driver: Any, resource: Volume | Snapshot, offset: int, data: bytes) -> None:
+        """Write bytes as a client of ``resource`` would."""
+        with open(driver.local_path(resource), "r+b") as device:
+            device.seek(offset)
+            device.write(data)
+
+    def half_build(self, driver: Any, resource: Volume | Snapshot, data: bytes) -> bool:
+        """Leave what a create that died half-way leaves: a building object with ``data`` and a wrong size.
+
+        :returns: False if the driver builds nothing under a building name.
+        """
+        return False
+
+
+class _Sim(DriverFactory):
+    def _options(self, folder: pathlib.Path) -> dict[str, Any]:
+        return {"sim_store": str(folder)}
+
+    def make(self, folder: pathlib.Path) -> SimDriver:
+        driver = SimDriver(configuration=Configuration(self._options(folder)), host=f"host@{self.name}")
+        driver.do_setup(None)
+        driver.check_for_setup_error()
+        return driver
+
+    def end(self, driver: Any, folder: pathlib.Path) -> None:
+        forget_store(str(folder))
+
+    def read(self, driver: Any, resource: Volume | Snapshot, offset: int, length: int) -> bytes:
+        found: bytes = driver.read_bytes(resource, offset, length)
+        return found
+
+    def write(self, driver: Any, resource: Volume | Snapshot, offset: int, data: bytes) -> None:
+        driver.write_bytes(resource, offset, data)
+
+    def half_build(self, driver: Any, resource: Volume | Snapshot, data: bytes) -> bool:
+        building = names.building_name(resource.name_id)
+        driver.store.create(building, 5 * MiB)
+        driver.store.write(building, 0, data)
+        return True
+
+
+class SimMemory(_Sim):
+    """The simulator in memory."""
+
+    name = "sim-memory"
+
+
+class SimFolder(_Sim):
+    """The simulator in a folder."""
+
+    name = "sim-folder"
+
+    def _options(self, folder: pathlib.Path) -> dict[str, Any]:
+        return {"sim_store_path": str(folder / "sim")}
+
+
+class File(DriverFactory):
+    """The file driver over whatever file system temporary folders are on."""
+
+    name = "file"
+    reflink: ClassVar[str] = "auto"
+
+    def make(self, folder: pathlib.Path) -> FileDriver:
+        options = {"file_store_path": str(folder), "file_reflink": self.reflink}
+        driver = FileDriver(configuration=Configuration(options), host=f"host@{self.name}")
+        driver.do_setup(None)
+        driver.check_for_setup_error()
+        return driver
+
+    def half_build(self, driver: Any, resource: Volume | Snapshot, data: bytes) -> bool:
+        building = pathlib.Path(driver.local_path(resource)).parent / names.building_name(resource.name_id)
+        building.write_bytes(data.ljust(5 * MiB, b"\xff"))
+        return True
+
+
+class FileCopies(File):
+    """The file driver made to copy."""
+
+    name = "file-copies"
+    reflink = "never"
+
+
+class FileXfs(File):
+    """The file driver over XFS on a loop device, which must share blocks."""
+
+    name = "file-xfs"
+    reflink = "require"
+    mkfs: ClassVar[tuple[str, ...]] = ("mkfs.xfs", "-q", "-m", "reflink=1")
+    image_bytes: ClassVar[int] = 512 * MiB
+
+    def unavailable(self) -> str | None:
+        if shutil.which(self.mkfs[0]) is None:
+            return f"{self.mkfs[0]} is not installed"
+        done = subprocess.run(["losetup", "--find"], capture_output=True, timeout=COMMAND_TIMEOUT, check=False)
+        return None if done.returncode == 0 else "there is no free loop device"
+
+    @contextlib.contextmanager
+    def world(self, folder: pathlib.Path) -> Iterator[pathlib.Path]:
+        image, mounted = folder / "image", folder / "mounted"
+        mounted.mkdir()
+        with image.open("wb") as file:
+            file.truncate(self.image_bytes)
+        _run(*self.mkfs, str(image))
+        _run("mount", "-o", "loop", str(image), str(mounted))
+        try:
+            yield mounted
+        finally:
+            # Lazily: a driver that a failed test still refers to keeps its folders open.
+            _run("umount", "--lazy", str(mounted))
+
+
+class FileBtrfs(FileXfs):
+    """The same over btrfs."""
+
+    name = "file-btrfs"
+    mkfs = ("mkfs.btrfs", "-q")
+
+
+BUILT_IN: tuple[type[DriverFactory], ...] = (SimMemory, SimFolder, File, FileCopies, FileXfs, FileBtrfs)
+
+
+def all_factories() -> list[DriverFactory]:
+    """Return volmgr's own factories and those that entry points name."""
+    found = {factory.name: factory() for factory in BUILT_IN}
+    for entry in importlib.metadata.entry_points(group=GROUP):
+        made = entry.load()()
+        found.setdefault(made.name, made)
+    return list(found.values())
+
+
+def _run(*argv: str) -> None:
+    subprocess.run(argv, check=True, capture_output=True, timeout=COMMAND_TIMEOUT)

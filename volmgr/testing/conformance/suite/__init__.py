@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tests of the conformance suite, to be imported into a test module or collected with ``--pyargs``."""
+
+from volmgr.testing.conformance.suite.test_contract import TestContract
+from volmgr.testing.conformance.suite.test_copies import TestClones, TestReverts, TestSnapshots
+from volmgr.testing.conformance.suite.test_upkeep import TestObserving, TestTrash
+from volmgr.testing.conformance.suite.test_volumes import TestExtending, TestVolumes
+
+__all__ = [
+    "TestClones",
+    "TestContract",
+    "TestExtending",
+    "TestObserving",
+    "TestReverts",
+    "TestSnapshots",
+    "TestTrash",
+    "TestVolumes",
+]
