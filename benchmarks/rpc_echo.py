@@ -97,7 +97,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     conf = configuration()
     if options.url.startswith("rabbit"):
-        import oslo_messaging._drivers.impl_rabbit  # noqa: F401  registers the options that are set here
+        import oslo_messaging._drivers.impl_rabbit
 
     transport = get_transport(conf, options.url)
     if options.url.startswith("rabbit"):

@@ -140,7 +140,7 @@ def amqp_connection(server: RabbitMQServer) -> amqp.Connection:
     return connection
 
 
-# --- SQL servers --------------------------------------------------------------------------------------------------------
+# --- SQL servers ------------------------------------------------------------------------------------------------------
 
 
 def test_sql_server_answers_a_query_in_a_fresh_database(shared_sql: SQLServer) -> None:
@@ -235,7 +235,7 @@ def test_first_start_takes_other_ports_when_one_is_taken(postgresql_server: Post
         assert execute(server.url, "SELECT 1") == [(1,)]
 
 
-# --- RabbitMQ -----------------------------------------------------------------------------------------------------------
+# --- RabbitMQ ---------------------------------------------------------------------------------------------------------
 
 
 def test_rabbitmq_carries_an_rpc_call(rabbitmq_server: RabbitMQServer) -> None:
@@ -266,9 +266,7 @@ def test_rabbitmq_keeps_messages_over_restart_and_kill_beside_another(rabbitmq_s
         assert rpc_echo(rabbitmq_server, "shared") == {"echoed": "shared"}
 
 
-def test_rabbitmq_by_tls_is_trusted_by_its_own_authority_only(
-    rabbitmq_server: RabbitMQServer, tmp_path: Path
-) -> None:
+def test_rabbitmq_by_tls_is_trusted_by_its_own_authority_only(rabbitmq_server: RabbitMQServer, tmp_path: Path) -> None:
     with RabbitMQServer(tls=True) as server:
         assert rpc_echo(server, "by tls") == {"echoed": "by tls"}
         stranger = tmp_path / "ca.pem"
@@ -282,7 +280,7 @@ def test_rabbitmq_by_tls_is_trusted_by_its_own_authority_only(
     assert rabbitmq_server.ca_file is None
 
 
-# --- nothing is left ----------------------------------------------------------------------------------------------------
+# --- nothing is left --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [PostgreSQLServer, MariaDBServer, RabbitMQServer])
@@ -353,7 +351,7 @@ def test_server_does_not_outlive_a_killed_test_run(kind: type[PrivateServer], vi
         assert list(own_temporary.iterdir()) == []
 
 
-# --- the parts ----------------------------------------------------------------------------------------------------------
+# --- the parts --------------------------------------------------------------------------------------------------------
 
 
 def test_missing_program_names_its_package() -> None:

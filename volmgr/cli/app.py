@@ -11,13 +11,12 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cliff import app, command
 from cliff import help as cliff_help
 
-from volmgr import __version__, exception
+from volmgr import __version__, concurrency, exception
 from volmgr.cli.commands import COMMANDS, Manager
 
 if TYPE_CHECKING:
@@ -32,17 +31,15 @@ class VolmgrApp(app.App):
     NAME = "volmgr"
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__("Volumes for compute services, from the command line.", __version__, Manager(), **kwargs)
+        super().__init__("Volumes for compute services, from the command line.", __version__, Manager(), deferred_help=True, **kwargs)
         self._session: Session | None = None
 
     def build_option_parser(
         self, description: str | None, version: str | None, argparse_kwargs: dict[str, Any] | None = None
     ) -> argparse.ArgumentParser:
-        # cliff's own action for --help imports every command; this one reads the table.
         merged = {"conflict_handler": "resolve", "prog": self.NAME, **(argparse_kwargs or {})}
         parser = super().build_option_parser(description, version, merged)
         parser.add_argument("--version", action="version", version=f"{self.NAME} {version}")
-        parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this help and exit")
         group = parser.add_argument_group("connection")
         group.add_argument(
             "--config-file",
@@ -90,14 +87,30 @@ class VolmgrApp(app.App):
         """Run one command; without one, help is shown."""
         return super().run(argv if argv and argv != ["help"] else ["--help"])
 
+    def print_help_if_requested(self) -> None:
+        """Print the options and the table of commands; cliff's own help imports every command."""
+        if not self.options.deferred_help:
+            return
+        width = max(map(len, COMMANDS))
+        lines = [self.parser.format_help(), "commands:"]
+        lines += [f"  {name:<{width}}  {entry.help}" for name, entry in COMMANDS.items()]
+        lines += [f"  {'complete':<{width}}  print the completion for bash", "", "volmgr help COMMAND says more."]
+        self.stdout.write("\n".join(lines) + "\n")
+        raise cliff_help.HelpExit(DONE)
+
     def run_subcommand(self, argv: list[str]) -> int:
         """Run a command and turn its errors into a message, a hint and an exit code."""
+        wants_help = argv[0] == "help"
         try:
-            factory, name, arguments = self.command_manager.find_command(argv)
+            factory, name, arguments = self.command_manager.find_command(argv[wants_help:])
         except ValueError:
-            return self._unknown(argv)
+            return self._unknown(argv[wants_help:])
         made: command.Command = factory(self, self.options, cmd_name=name)
-        parsed = made.get_parser(f"{self.NAME} {name}").parse_args(arguments)
+        parser = made.get_parser(f"{self.NAME} {name}")
+        if wants_help:
+            self.stdout.write(parser.format_help())
+            return DONE
+        parsed = parser.parse_args(arguments)
         try:
             return made.run(parsed)
         except BrokenPipeError:
@@ -137,26 +150,9 @@ def _foreign(error: Exception) -> exception.VolmgrError:
     return exception.VolmgrError(f"{name}: {error}", hint="Run it again with --debug for the traceback")
 
 
-class _Help(argparse.Action):
-    """Print the options and the table of commands."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        lines = [parser.format_help(), "commands:"]
-        width = max(map(len, COMMANDS))
-        lines += [f"  {name:<{width}}  {entry.help}" for name, entry in COMMANDS.items()]
-        lines += [f"  {'complete':<{width}}  print the completion for bash", "", "volmgr help COMMAND says more."]
-        parser._print_message("\n".join(lines) + "\n", sys.stdout)
-        raise cliff_help.HelpExit(DONE)
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns its exit code."""
+    concurrency.setup("threading")
     return VolmgrApp().run(sys.argv[1:] if argv is None else argv)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from volmgr.cli import base, volume
 
@@ -70,9 +70,12 @@ class Create(base.Show):
         return self.fields({**row, "connection_info": connection})
 
 
-class List(base.Lister):
+class List(base.Pages):
     """List attachments."""
 
+    noun = "attachment"
+    filters = ("instance", "status")
+    renamed: ClassVar[dict[str, str]] = {"instance": "instance_uuid"}
     shown = ("id", "volume_id", "status", "mode", "instance_uuid", "host_name")
 
     def get_parser(self, prog_name: str) -> Parser:
@@ -83,14 +86,8 @@ class List(base.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        filters = {}
-        if parsed_args.volume:
-            filters["volume_id"] = self.session.find("volume", parsed_args.volume)
-        if parsed_args.instance:
-            filters["instance_uuid"] = parsed_args.instance
-        if parsed_args.status:
-            filters["status"] = parsed_args.status
-        return self.table(parsed_args, self.session.listing("attachment", filters=filters, **self.paging(parsed_args)))
+        of = self.session.find("volume", parsed_args.volume) if parsed_args.volume else None
+        return self.page(parsed_args, volume_id=of)
 
 
 def _add_attachment(parser: Parser) -> None:

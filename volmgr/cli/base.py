@@ -106,6 +106,30 @@ class Lister(Common, lister.Lister):
     """A command that prints a table of resources."""
 
     shown: ClassVar[tuple[str, ...]]
+    #: what the daemon calls a column that is shown under another name.
+    renamed: ClassVar[dict[str, str]] = {}
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--long", action="store_true", help="every column")
+        return parser
+
+    def table(self, parsed: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> tuple[Sequence[str], list[Any]]:
+        """Return rows as cliff wants them: the columns of :attr:`shown`, with ``--long`` or ``-c`` all of them."""
+        wanted: Sequence[str] = self.shown
+        if rows and (parsed.long or parsed.columns):
+            wanted = [*self.shown, *(key for key in rows[0] if key not in self.shown)]
+        return wanted, [tuple(cell(row.get(key)) for key in wanted) for row in rows]
+
+
+class Pages(Lister):
+    """A list that the daemon filters, sorts and cuts into pages.
+
+    :cvar noun: its name in the verb. :cvar filters: options that are filters, all of one value.
+    """
+
+    noun: ClassVar[str]
+    filters: ClassVar[tuple[str, ...]] = ()
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -118,26 +142,24 @@ class Lister(Common, lister.Lister):
             type=sort_key,
             help="sort by this key in the daemon; may be repeated",
         )
-        parser.add_argument("--long", action="store_true", help="every column")
         return parser
 
-    @staticmethod
-    def paging(parsed: argparse.Namespace) -> dict[str, Any]:
-        """Return the arguments of a list verb that the common options lead to."""
-        keys = parsed.sort or []
-        return {
-            "limit": parsed.limit,
-            "marker": parsed.marker,
-            "sort_keys": [key for key, _direction in keys] or None,
-            "sort_dirs": [direction for _key, direction in keys] or None,
-        }
+    def page(self, parsed: argparse.Namespace, **filters: Any) -> tuple[Sequence[str], list[Any]]:
+        """Ask for a page and return it as cliff wants it.
 
-    def table(self, parsed: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> tuple[Sequence[str], list[Any]]:
-        """Return rows as cliff wants them: the columns of :attr:`shown`, with ``--long`` or ``-c`` all of them."""
-        wanted: Sequence[str] = self.shown
-        if rows and (parsed.long or parsed.columns):
-            wanted = [*self.shown, *(key for key in rows[0] if key not in self.shown)]
-        return wanted, [tuple(cell(row.get(key)) for key in wanted) for row in rows]
+        :param filters: by the daemon's names, beside those of :attr:`filters`.
+        """
+        chosen = {self.renamed.get(key, key): getattr(parsed, key) for key in self.filters} | filters
+        keys = parsed.sort or []
+        rows = self.session.listing(
+            self.noun,
+            filters={key: value for key, value in chosen.items() if value is not None},
+            limit=parsed.limit,
+            marker=parsed.marker,
+            sort_keys=[self.renamed.get(key, key) for key, _direction in keys] or None,
+            sort_dirs=[direction for _key, direction in keys] or None,
+        )
+        return self.table(parsed, rows)
 
 
 class Show(Common, show.ShowOne):

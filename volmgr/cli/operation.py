@@ -11,9 +11,12 @@ from volmgr.cli import base, waiting
 Parser = argparse.ArgumentParser
 
 
-class List(base.Lister):
+class List(base.Pages):
     """List operations, the newest first."""
 
+    noun = "operation"
+    filters = ("resource", "state", "verb")
+    renamed: ClassVar[dict[str, str]] = {"resource": "resource_id"}
     shown = ("id", "verb", "resource_id", "state", "step", "progress", "created_at")
 
     def get_parser(self, prog_name: str) -> Parser:
@@ -24,9 +27,7 @@ class List(base.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        chosen = {"resource_id": parsed_args.resource, "state": parsed_args.state, "verb": parsed_args.verb}
-        filters = {key: value for key, value in chosen.items() if value}
-        return self.table(parsed_args, self.session.listing("operation", filters=filters, **self.paging(parsed_args)))
+        return self.page(parsed_args)
 
 
 class _One(base.Show):

@@ -13,10 +13,10 @@ from volmgr.cli import base
 class ServiceList(base.Lister):
     """List the workers."""
 
-    shown = ("host", "state", "disabled", "reason", "updated_at")
+    shown = ("host", "state", "up", "disabled", "reason", "updated_at")
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        return self.table(parsed_args, self.session.listing("service", **self.paging(parsed_args)))
+        return self.table(parsed_args, self.session.listing("service"))
 
 
 def summary(backend: dict[str, Any]) -> dict[str, Any]:
@@ -39,11 +39,10 @@ def _rounded(value: Any) -> Any:
 class BackendList(base.Lister):
     """List the backends."""
 
-    shown = ("host", "state", "driver", "protocol", "total_gb", "free_gb", "provisioned_gb")
+    shown = ("host", "state", "up", "driver", "protocol", "total_gb", "free_gb", "provisioned_gb")
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        rows = self.session.listing("backend", **self.paging(parsed_args))
-        return self.table(parsed_args, [summary(row) for row in rows])
+        return self.table(parsed_args, [summary(row) for row in self.session.listing("backend")])
 
 
 class BackendShow(base.Show):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from volmgr import context, exception, names
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 
     from volmgr.rpc.client import VolumeAPI
 
-DEFAULT_CONFIG = "/etc/volmgr/volmgr.conf"
+STATE_PATH_VARIABLE = "OS_DEFAULT__STATE_PATH"
 SHOWN_CANDIDATES = 5
 
 #: Errors by noun, for a name that nothing has.
@@ -28,31 +27,18 @@ MISSING: dict[str, type[exception.NotFound]] = {
 }
 
 
-def config_files(chosen: Sequence[str] | None) -> list[str]:
-    """Return the configuration files to read.
-
-    :param chosen: those that the user named; they must exist.
-    :raises InvalidConfiguration: one does not.
-    """
-    for path in chosen or ():
-        if not os.path.isfile(path):
-            raise exception.InvalidConfiguration(reason=f"there is no file {path}")
-    if chosen:
-        return list(chosen)
-    return [DEFAULT_CONFIG] if os.access(DEFAULT_CONFIG, os.R_OK) else []
-
-
 def configuration(options: argparse.Namespace) -> cfg.ConfigOpts:
-    """Return the configuration that the global options lead to."""
+    """Return the configuration that the global options lead to.
+
+    The state folder goes by way of the environment, as other options' defaults are made from it while they are loaded.
+
+    :raises InvalidConfiguration: a file is missing, or a value is wrong.
+    """
     from volmgr import conf as volmgr_conf
 
-    files = config_files(options.config_file)
-    conf = volmgr_conf.load([], config_files=files)
     if options.state_path:
-        conf.set_override("state_path", os.path.abspath(options.state_path))
-    if options.transport_url:
-        conf.set_override("transport_url", options.transport_url)
-    return conf
+        os.environ[STATE_PATH_VARIABLE] = os.path.abspath(options.state_path)
+    return volmgr_conf.load([word for path in options.config_file or () for word in ("--config-file", path)])
 
 
 class Session:
@@ -70,7 +56,7 @@ class Session:
         """Return the session of the global options."""
         from volmgr.rpc.client import VolumeAPI
 
-        return cls(VolumeAPI.from_conf(configuration(options)), options.project)
+        return cls(VolumeAPI(options.transport_url, conf=configuration(options)), options.project)
 
     def context(self) -> context.RequestContext:
         """Return a new request's context. The daemon decides what its peer may do; a context only narrows that."""
@@ -96,7 +82,7 @@ class Session:
         """
         if names.is_uuid(given):
             return given
-        found = self.listing(noun, filters={"name": given}, limit=SHOWN_CANDIDATES + 1)
+        found = self.listing(noun, filters={"display_name": given}, limit=SHOWN_CANDIDATES + 1)
         if not found:
             raise MISSING[noun](
                 f"No {noun} has the name or id {given!r}", hint=f"Run: volmgr {noun} list", id=given

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import Any, ClassVar
 
 from volmgr.cli import base, volume
 
@@ -42,9 +42,12 @@ class Create(base.WaitShow):
         return self.fields(self.session.call("get_snapshot", snapshot_id=snapshot_id))
 
 
-class List(base.Lister):
+class List(base.Pages):
     """List snapshots."""
 
+    noun = "snapshot"
+    filters = ("name", "status")
+    renamed: ClassVar[dict[str, str]] = {"name": "display_name", "size": "volume_size"}
     shown = ("id", "name", "volume_id", "status", "size", "operation_id")
 
     def get_parser(self, prog_name: str) -> Parser:
@@ -55,10 +58,8 @@ class List(base.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        filters = {key: getattr(parsed_args, key) for key in ("name", "status") if getattr(parsed_args, key)}
-        if parsed_args.volume:
-            filters["volume_id"] = self.session.find("volume", parsed_args.volume)
-        return self.table(parsed_args, self.session.listing("snapshot", filters=filters, **self.paging(parsed_args)))
+        of = self.session.find("volume", parsed_args.volume) if parsed_args.volume else None
+        return self.page(parsed_args, volume_id=of)
 
 
 class Show(base.Show):

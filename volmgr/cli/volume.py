@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 from volmgr.cli import base
 
@@ -59,9 +59,12 @@ class Create(base.WaitShow):
         return self.fields(session.call("get_volume", volume_id=volume_id))
 
 
-class List(base.Lister):
+class List(base.Pages):
     """List volumes."""
 
+    noun = "volume"
+    filters = ("name", "status", "host")
+    renamed: ClassVar[dict[str, str]] = {"name": "display_name"}
     shown = ("id", "name", "status", "size", "host", "operation_id")
 
     def get_parser(self, prog_name: str) -> Parser:
@@ -72,9 +75,7 @@ class List(base.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        chosen = {key: getattr(parsed_args, key) for key in ("name", "status", "host")}
-        filters = {key: value for key, value in chosen.items() if value}
-        return self.table(parsed_args, self.session.listing("volume", filters=filters, **self.paging(parsed_args)))
+        return self.page(parsed_args)
 
 
 class Show(base.Show):

@@ -56,7 +56,12 @@ class VolumeAPI:
         self._transport.cleanup()
 
     def call(
-        self, context: RequestContext, method: str, *, host: str | None = None, rpc_timeout: float | None = None,
+        self,
+        context: RequestContext,
+        method: str,
+        *,
+        host: str | None = None,
+        rpc_timeout: float | None = None,
         **args: Any,
     ) -> Any:
         """Send a request and return its answer; one that belongs to another worker is sent there.
@@ -75,7 +80,9 @@ class VolumeAPI:
             except oslo_messaging.MessagingTimeout as error:
                 raise exception.Timeout(f"{method} was not answered in {rpc_timeout or self.timeout:.0f} s") from error
             except oslo_messaging.MessageDeliveryFailure as error:
-                raise exception.ServiceUnavailable(str(error), hint="Start it: systemctl start volmgr-volume") from error
+                raise exception.ServiceUnavailable(
+                    str(error), hint="Start it: systemctl start volmgr-volume"
+                ) from error
             except (oslo_messaging.RemoteError, oslo_messaging.MessagingException) as error:
                 raise exception.VolmgrError(f"{method} failed: {error}") from error
         raise exception.BackendDown(f"{method} was sent on {MAX_MOVES} times", hint="See: volmgr service list")
@@ -97,12 +104,17 @@ class VolumeAPI:
         return self.change(context, "create_volume", volume_id=volume_id, snapshot_id=snapshot_id, **properties)
 
     def delete_volume(
-        self, context: RequestContext, volume_id: str, unmanage_only: bool = False, cascade: bool = False,
+        self,
+        context: RequestContext,
+        volume_id: str,
+        unmanage_only: bool = False,
+        cascade: bool = False,
         force: bool = False,
     ) -> Answer:
         """Take a volume away; ``cascade`` takes its snapshots, ``force`` its attachments."""
-        return self.change(context, "delete_volume", volume_id=volume_id, unmanage_only=unmanage_only,
-                           cascade=cascade, force=force)
+        return self.change(
+            context, "delete_volume", volume_id=volume_id, unmanage_only=unmanage_only, cascade=cascade, force=force
+        )
 
     def undelete_volume(self, context: RequestContext, volume_id: str) -> Answer:
         """Bring a volume back from the trash."""
@@ -118,9 +130,7 @@ class VolumeAPI:
 
     # --- snapshots ------------------------------------------------------------------------------------------------
 
-    def create_snapshot(
-        self, context: RequestContext, volume_id: str, snapshot_id: str, **properties: Any
-    ) -> Answer:
+    def create_snapshot(self, context: RequestContext, volume_id: str, snapshot_id: str, **properties: Any) -> Answer:
         """Take a snapshot. ``properties``: name, description, metadata, force."""
         return self.change(context, "create_snapshot", volume_id=volume_id, snapshot_id=snapshot_id, **properties)
 
@@ -145,19 +155,30 @@ class VolumeAPI:
         return self.change(context, "detach_volume", volume_id=volume_id, attachment_id=attachment_id, force=force)
 
     def attachment_create(
-        self, context: RequestContext, attachment_id: str, volume_id: str, instance_uuid: str | None = None,
+        self,
+        context: RequestContext,
+        attachment_id: str,
+        volume_id: str,
+        instance_uuid: str | None = None,
         mode: str = "rw",
     ) -> Answer:
         """Keep a volume for an instance."""
-        return self.change(context, "attachment_create", attachment_id=attachment_id, volume_id=volume_id,
-                           instance_uuid=instance_uuid, mode=mode)
+        return self.change(
+            context,
+            "attachment_create",
+            attachment_id=attachment_id,
+            volume_id=volume_id,
+            instance_uuid=instance_uuid,
+            mode=mode,
+        )
 
     def attachment_update(
         self, context: RequestContext, volume_id: str, connector: dict[str, Any], attachment_id: str
     ) -> Answer:
         """Grant an attachment's host access; returns connection_info."""
-        return self.change(context, "attachment_update", volume_id=volume_id, connector=connector,
-                           attachment_id=attachment_id)
+        return self.change(
+            context, "attachment_update", volume_id=volume_id, connector=connector, attachment_id=attachment_id
+        )
 
     def attachment_complete(self, context: RequestContext, attachment_id: str) -> Answer:
         """Record that the instance uses the volume."""
@@ -175,7 +196,9 @@ class VolumeAPI:
         self, context: RequestContext, volume_id: str, connector: dict[str, Any] | None, force: bool = False
     ) -> Answer:
         """Take a connector's access away; None, with force, means everybody's."""
-        answer: Answer = self.call(context, "terminate_connection", volume_id=volume_id, connector=connector, force=force)
+        answer: Answer = self.call(
+            context, "terminate_connection", volume_id=volume_id, connector=connector, force=force
+        )
         return answer
 
     def initialize_connection_snapshot(
@@ -227,9 +250,7 @@ class VolumeAPI:
         """Return a backend."""
         return self._read(context, "get_backend", host=host)
 
-    def get_capabilities(
-        self, context: RequestContext, discover: bool = False, *, host: str | None = None
-    ) -> Answer:
+    def get_capabilities(self, context: RequestContext, discover: bool = False, *, host: str | None = None) -> Answer:
         """Return what a backend can do and how full it is."""
         answer: Answer = self.call(context, "get_capabilities", host=host, discover=discover)
         return answer

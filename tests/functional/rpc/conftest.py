@@ -44,9 +44,7 @@ def python_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     info = extra / "volmgr_checkout-0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: volmgr-checkout\nVersion: 0\n")
-    (info / "entry_points.txt").write_text(
-        "[oslo.messaging.drivers]\nunix = volmgr.rpc.unix_transport:UnixDriver\n"
-    )
+    (info / "entry_points.txt").write_text("[oslo.messaging.drivers]\nunix = volmgr.rpc.unix_transport:UnixDriver\n")
     sys.path.insert(0, str(extra))
     ExtensionManager.ENTRY_POINT_CACHE.clear()
     yield f"{extra}{os.pathsep}{ROOT}"

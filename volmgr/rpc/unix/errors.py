@@ -43,7 +43,10 @@ class PeerRefused(exception.Forbidden, oslo_messaging.MessageDeliveryFailure):  
 
     code = "volmgr.forbidden.peer"
     sentence = "User {uid} may not use the server in {directory}"
-    default_hint = "Run as the daemon's user or as root, or widen [unix_transport] allowed_uids, allowed_gids and unix_socket_group"
+    default_hint = (
+        "Run as the daemon's user or as root, or widen [unix_transport] allowed_uids or allowed_gids, "
+        "unix_socket_mode and unix_socket_group"
+    )
 
 
 class MessageTooLarge(exception.Invalid, oslo_messaging.MessageDeliveryFailure):  # type: ignore[misc]

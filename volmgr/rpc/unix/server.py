@@ -245,7 +245,7 @@ class UnixListener(base.Listener):  # type: ignore[misc]
                 if self.options.unix_socket_gid is not None:
                     os.chown(path, -1, self.options.unix_socket_gid)
                 os.chmod(path, self.options.unix_socket_mode)
-                sock.setblocking(False)
+                sock.settimeout(self.options.handshake_timeout)  # not 0: eventlet would accept native sockets
                 sock.listen(BACKLOG)  # last: nobody can connect before the permissions are right
         except BaseException:
             sock.close()
@@ -270,8 +270,8 @@ class UnixListener(base.Listener):  # type: ignore[misc]
             while selector.select() and not self._stopping:
                 try:
                     self._welcome(self._socket.accept()[0])
-                except BlockingIOError:
-                    continue  # the client changed its mind
+                except TimeoutError:
+                    continue  # nobody was there after all
                 except (OSError, RuntimeError) as error:  # no descriptors, memory or threads left; others will end
                     LOG.error("Cannot serve a connection: %s", error)
                     pause.wait(0.1)

@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     _keep(options.cov_file, result.coverage_data)
     _keep(options.kernel_log, result.kernel_log.encode())
     if result.status:
-        print(f"--- kernel log of the guest ---\n{result.kernel_log}", file=sys.stderr)
+        print(f"--- what the kernel said meanwhile ---\n{result.kernel_log.partition(guest.READY_MARK)[2].strip()}", file=sys.stderr)
     print(f"guest {result.name}: started in {result.boot_seconds:g} s, pytest's exit status {result.status}", file=sys.stderr)
     return result.status
 

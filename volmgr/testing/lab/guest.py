@@ -40,6 +40,9 @@ PACKAGES = {
 GUEST_ENV = "VOLMGR_LAB_GUEST"
 """Set inside a guest only, to the guest's name."""
 
+READY_MARK = "volmgr-lab: ready"
+"""The line of the guest's log after which the kernel's messages are the tests' doing."""
+
 _RESULTS = "/run/volmgr-lab/results"
 _INHERITED = ("HOME", "LANG", "LC_ALL", "PYTHONPATH", "PYTEST_ADDOPTS", "VIRTUAL_ENV", "TERM")
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -8,6 +8,7 @@ target that lets it in without a LUN: the mapped LUN before ``enable``, the port
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -113,9 +114,12 @@ def _link(undo: contextlib.ExitStack, link: Path, target: Path) -> None:
 
 
 def _write(attribute: Path, value: str) -> None:
-    # Without O_CREAT: configfs has no files but its own.
-    with attribute.open("r+", encoding="ascii") as file:
-        file.write(value)
+    # Neither created nor read: configfs has no files but its own, and some of them can only be written.
+    descriptor = os.open(attribute, os.O_WRONLY)
+    try:
+        os.write(descriptor, value.encode("ascii"))
+    finally:
+        os.close(descriptor)
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ways in which a guest can end badly; the harness's tests choose one of them by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+
+def test_panic() -> None:
+    Path("/proc/sys/kernel/panic").write_text("1", encoding="ascii")
+    Path("/proc/sysrq-trigger").write_text("c", encoding="ascii")
+
+
+def test_hang() -> None:
+    print("the test has begun", file=open("/dev/tty1", "w", encoding="ascii"), flush=True)
+    signal.pause()
+
+
+def test_vanish() -> None:
+    Path("/proc/sysrq-trigger").write_text("o", encoding="ascii")
+    signal.pause()
+
+
+def test_fail() -> None:
+    raise AssertionError(f"as asked, in guest {os.environ['VOLMGR_LAB_GUEST']}")

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The initiator's side on this host: what it can connect with, and block devices from a connection_info.
+
+os-brick does the work for iSCSI, iSER, Fibre Channel, StorPool and local devices; ATA over Ethernet, which os-brick
+has dropped, is done here. The kernel parts are looked for first, so that a missing one is an error with a remedy and
+not a time-out. This module knows no RPC and no database; it needs root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from volmgr import exception
+
+DEVICE_TIMEOUT = 30.0
+"""Seconds until an ATA over Ethernet device must have appeared."""
+ETHERNET = "1"  # ARPHRD_ETHER, if_arp.h
+
+#: By driver_volume_type: os-brick's name of the protocol, the kernel module, and what installs the rest.
+PROTOCOLS: dict[str, tuple[str, str, str]] = {
+    "iscsi": ("ISCSI", "iscsi_tcp", "apt-get install open-iscsi; modprobe iscsi_tcp"),
+    "iser": ("ISER", "ib_iser", "apt-get install open-iscsi rdma-core; modprobe ib_iser"),
+    "fibre_channel": ("FIBRE_CHANNEL", "scsi_transport_fc", "load the driver of the host bus adapter"),
+    "aoe": ("AOE", "aoe", "modprobe aoe"),
+    "storpool": ("STORPOOL", "", "install StorPool's client"),
+    "local": ("LOCAL", "", ""),
+}
+
+
+def module_state(name: str, root: str = "/") -> str:
+    """Return whether a kernel module is ``loaded``, ``available`` to modprobe, or ``missing``.
+
+    :param root: the folder that has ``sys`` and ``lib/modules``.
+    """
+    module = name.replace("-", "_")
+    if os.path.isdir(os.path.join(root, "sys/module", module)):
+        return "loaded"
+    folder = Path(root, "lib/modules", platform.release())
+    for listing in ("modules.builtin", "modules.dep"):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # a kernel without modules has no lists
+            for line in (folder / listing).read_text(encoding="utf-8").splitlines():
+                file = line.partition(":")[0].rpartition("/")[2].partition(".ko")[0]
+                if file.replace("-", "_") == module:
+                    return "loaded" if listing == "modules.builtin" else "available"
+    return "missing"
+
+
+def require_kernel(driver_volume_type: str, root: str = "/") -> None:
+    """Check that this kernel has the initiator of a protocol.
+
+    :raises BackendDown: it has not. :raises Unsupported: the protocol is unknown.
+    """
+    if driver_volume_type not in PROTOCOLS:
+        raise exception.Unsupported(
+            f"This host cannot attach by {driver_volume_type}", verb="attach", protocol=driver_volume_type
+        )
+    _name, module, remedy = PROTOCOLS[driver_volume_type]
+    if module and module_state(module, root) == "missing":
+        raise exception.BackendDown(
+            f"This kernel ({platform.release()}) has no {driver_volume_type} initiator: no module {module}",
+            hint=f"Use a kernel that has it ({remedy}), or attach in user space with libiscsi or QEMU",
+            module=module,
+        )
+
+
+class HostConnector:
+    """This host as a client of volumes.
+
+    :param lock_path: folder for os-brick's locks between processes; it is made. :param multipath: use all paths.
+    """
+
+    def __init__(self, lock_path: str, *, multipath: bool = False) -> None:
+        self.multipath = multipath
+        self._lock_path = lock_path
+        self._ready = False
+
+    def properties(self) -> dict[str, Any]:
+        """Return the connector: os-brick's properties of this host, and its Ethernet addresses.
+
+        A host without an iSCSI initiator name has ``initiator`` None.
+        """
+        module = self._os_brick()
+        found: dict[str, Any] = module.get_connector_properties("", _own_ip(), self.multipath, False)
+        found["aoe_macs"] = ethernet_addresses()
+        return found
+
+    def connect(self, connection_info: Mapping[str, Any]) -> str:
+        """Make the block device of a connection; returns its path.
+
+        :raises BackendDown: the kernel has no initiator, or the device did not appear.
+        """
+        kind, data = connection_info["driver_volume_type"], dict(connection_info["data"])
+        require_kernel(kind)
+        if kind == "aoe":
+            return _aoe_device(data)
+        with _typed("connect"):
+            device: dict[str, Any] = self._protocol(kind).connect_volume(data)
+        path = device["path"]
+        return path.decode() if isinstance(path, bytes) else str(path)
+
+    def disconnect(self, connection_info: Mapping[str, Any]) -> None:
+        """Flush and remove the block device of a connection; one that is gone already is success.
+
+        :raises BackendDown: it is in use, or cannot be flushed.
+        """
+        kind, data = connection_info["driver_volume_type"], dict(connection_info["data"])
+        if kind == "aoe":
+            _aoe_flush(data)
+            return
+        with _typed("disconnect"):
+            self._protocol(kind).disconnect_volume(data, None)
+
+    def _protocol(self, kind: str) -> Any:
+        name = PROTOCOLS[kind][0]
+        return self._os_brick().InitiatorConnector.factory(name, "", use_multipath=self.multipath)
+
+    def _os_brick(self) -> Any:
+        """Import and set up os-brick, which wants its configuration and its locks first."""
+        from oslo_concurrency import lockutils
+        from oslo_config import cfg
+
+        if not self._ready:
+            os.makedirs(self._lock_path, mode=0o700, exist_ok=True)
+            lockutils.set_defaults(self._lock_path)
+            import os_brick
+            from os_brick import privileged
+
+            if cfg.CONF._args is None:
+                cfg.CONF([], project="volmgr", default_config_files=[])
+            os_brick.setup(cfg.CONF)
+            # As root there is nobody to become: no helper process, no sudo.
+            privileged.default.set_client_mode(False)
+            self._ready = True
+        from os_brick.initiator import connector
+
+        return connector
+
+
+@contextlib.contextmanager
+def _typed(verb: str) -> Any:
+    """Turn os-brick's errors into ours; the text of a command may hold a secret, so it is not repeated."""
+    from os_brick import exception as brick_exception
+    from oslo_concurrency import processutils
+
+    try:
+        yield
+    except processutils.ProcessExecutionError as error:
+        program = str(error.cmd or "").split(" ")[0] or "a program"
+        raise exception.BackendDown(
+            f"Could not {verb}: {program} ended with {error.exit_code}", hint="Run: volmgr doctor; dmesg"
+        ) from error
+    except brick_exception.BrickException as error:
+        raise exception.BackendDown(
+            f"Could not {verb}: {type(error).__name__}: {error}", hint="Run: volmgr doctor; dmesg"
+        ) from error
+
+
+def _own_ip() -> str:
+    from oslo_utils import netutils
+
+    return str(netutils.get_my_ipv4())
+
+
+def ethernet_addresses(folder: str = "/sys/class/net") -> list[str]:
+    """Return the addresses of this host's Ethernet interfaces, the loopback left out."""
+    found = []
+    for interface in sorted(Path(folder).iterdir()) if os.path.isdir(folder) else ():
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # an interface may vanish at any moment
+            address = (interface / "address").read_text(encoding="ascii").strip()
+            if (interface / "type").read_text(encoding="ascii").strip() == ETHERNET and address:
+                found.append(address)
+    return found
+
+
+# --- ATA over Ethernet ----------------------------------------------------------------------------------------------
+
+
+def _aoe_path(data: Mapping[str, Any]) -> Path:
+    return Path(f"/dev/etherd/e{int(data['target_shelf'])}.{int(data['target_lun'])}")
+
+
+def _aoe_device(data: Mapping[str, Any]) -> str:
+    """Ask the network for a device and wait until it is there; the driver of the kernel is driven by /dev/etherd."""
+    path, pause = _aoe_path(data), threading.Event()
+    deadline = time.monotonic() + DEVICE_TIMEOUT
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise exception.BackendDown(
+                f"The device {path} did not appear within {DEVICE_TIMEOUT:g} s",
+                hint="Both hosts must be on one Ethernet segment; see aoe-interfaces(8) and dmesg",
+            )
+        Path("/dev/etherd/discover").write_text("discover\n", encoding="ascii")
+        pause.wait(DEVICE_TIMEOUT / 30)
+    return str(path)
+
+
+def _aoe_flush(data: Mapping[str, Any]) -> None:
+    """Write back what is cached and let the kernel forget the device."""
+    path = _aoe_path(data)
+    if not path.exists():
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    Path("/dev/etherd/flush").write_text(f"{path.name}\n", encoding="ascii")
