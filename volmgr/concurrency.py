@@ -60,7 +60,9 @@ def setup(backend: str | None = None) -> str:
     if backend not in BACKENDS:
         raise ValueError(f"concurrency backend {backend!r} is none of {', '.join(BACKENDS)}")
     # eventlet announces its own deprecation at import; the operator chose it and is told so in the documentation.
-    warnings.filterwarnings("ignore", message="(?s).*[Ee]ventlet.*", category=DeprecationWarning)
+    # oslo libraries import it in threading mode as well, and announce the end of their own support for it.
+    warnings.filterwarnings("ignore", message=r"(?s)\s*Eventlet is deprecated", category=Warning)
+    warnings.filterwarnings("ignore", message=r"(?s).*[Ee]ventlet", category=DeprecationWarning)
     if backend == "eventlet":
         import eventlet
 

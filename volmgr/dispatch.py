@@ -432,7 +432,8 @@ class Dispatcher:
                 resource="operation", id=operation_id, status=record.state,
             )
         error = exception.from_primitive((record.data or {}).get("why") or record.error or {"code": "", "message": ""})
-        self._refuse(record, exception.Cancelled(f"The operation was abandoned; it was parked because: {error.message}"))
+        reason = f"The operation was abandoned; it was parked because: {error.message}"
+        self._refuse(record, exception.Inconsistent(reason))
         return self.get(operation_id)
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from volmgr import exception, validate
-from volmgr.db import listing, operations, records, services
+from volmgr import exception, types, validate
 from volmgr.db import exports as export_rows
+from volmgr.db import listing, operations, records, services
 
 if TYPE_CHECKING:
     from volmgr.context import RequestContext
@@ -208,7 +208,7 @@ class Readers:
         driver = self.worker.driver
         if resource.host is None or not driver.supports("recognise"):
             return "not looked at"
-        kind = "volume" if "volume_id" not in resource.keys() else "snapshot"
+        kind = "volume" if isinstance(resource, types.Volume) else "snapshot"
         try:
             driver.recognise(f"create_{kind}", resource)
         except exception.NotFound:
@@ -242,7 +242,8 @@ def _headline(kind: str, resource_id: str, view: dict[str, Any] | None) -> str:
 def _story(record: Any) -> str:
     cause = f": {record.error['message']}" if record.error else ""
     waits = f" ({record.parked_for})" if record.parked_for else ""
-    return f"operation {record.id}: {record.verb} {record.state}{waits} since {records.moment(record.created_at)}{cause}"
+    since = records.moment(record.created_at)
+    return f"operation {record.id}: {record.verb} {record.state}{waits} since {since}{cause}"
 
 
 def _next(kind: str, resource_id: str, view: dict[str, Any] | None, history: list[Any]) -> str:

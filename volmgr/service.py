@@ -29,8 +29,8 @@ from volmgr.operations.attachments import Attachments
 from volmgr.operations.base import Args, Operation
 from volmgr.operations.properties import Properties
 from volmgr.runtime import Clock, Executor, Lanes, SystemClock
-from volmgr.tasks import Backend
 from volmgr.targets.base import Target, TargetConfig
+from volmgr.tasks import Backend
 
 LOG = logging.getLogger(__name__)
 
@@ -230,7 +230,8 @@ class Worker:
         """
         if self.reason is not None:
             raise exception.BackendDown(
-                f"The backend {self.host} is down: {self.reason}", hint="It is tried again by itself; see: volmgr doctor"
+                f"The backend {self.host} is down: {self.reason}",
+                hint="It is tried again by itself; see: volmgr doctor",
             )
 
     def submit(self, context: Any, cls: type[Operation[Any]], values: dict[str, Any]) -> dict[str, Any]:

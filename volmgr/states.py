@@ -2,7 +2,7 @@
 """What states a resource can be in, and which event leads from which to which.
 
 One automaton machine per noun. Nothing else in volmgr decides which status allows which verb: the compare-and-swap of
-a claim takes its ``WHERE status IN (...)`` from :meth:`Machine.sources`, and the diagrams of the documentation are drawn
+a claim takes its ``WHERE status IN (...)`` from :meth:`Machine.sources`, and the documentation's diagrams are drawn
 from here. A status whose name ends in ``ing`` is transitional: it never stands without an unfinished operation.
 This module knows no database.
 """

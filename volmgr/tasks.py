@@ -224,7 +224,7 @@ class Runner:
         if task.operation.deaths >= MAX_DEATHS:
             self._park(task, "operator", exception.Inconsistent(
                 f"The worker died {task.operation.deaths} times while it ran this operation",
-                hint=f"Look into the log, then: volmgr operation retry {task.id}, or: volmgr operation abandon {task.id}",
+                hint=f"Read the log, then: volmgr operation retry {task.id}, or: volmgr operation abandon {task.id}",
             ))
             return
         if task.operation.error is not None:
@@ -336,8 +336,9 @@ class Runner:
 
     def _park_undo(self, task: Task, error: exception.VolmgrError, undo_error: BaseException) -> None:
         both = exception.UndoFailed(
-            cause=str(error), undo_cause=str(undo_error), hint=f"When the backend answers again it is undone by itself, "
-            f"or at once by: volmgr operation retry {task.id}"
+            cause=str(error),
+            undo_cause=str(undo_error),
+            hint=f"It is undone when the backend answers again, or at once by: volmgr operation retry {task.id}",
         )
         self._park(task, "backend", both)
 

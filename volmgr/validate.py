@@ -23,7 +23,9 @@ MAX_SIZE_GIB = 2**31 - 1
 MAX_LIMIT = 1000
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u2028\u2029\ud800-\udfff]")
-_INITIATOR = re.compile(r"\A(iqn\.[0-9]{4}-[0-9]{2}\.[A-Za-z0-9.:_-]{1,210}|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32})\Z")
+_INITIATOR = re.compile(
+    r"\A(iqn\.[0-9]{4}-[0-9]{2}\.[A-Za-z0-9.:_-]{1,210}|eui\.[0-9A-Fa-f]{16}|naa\.[0-9A-Fa-f]{16,32})\Z"
+)
 _HEX = re.compile(r"\A[0-9A-Fa-f:]{12,47}\Z")
 
 
@@ -121,7 +123,8 @@ def metadata(field: str, value: Any) -> dict[str, str]:
     """A mapping of names to texts, both of at most 255 characters."""
     if not isinstance(value, Mapping) or len(value) > MAX_METADATA_KEYS:
         raise invalid(field, f"must be a mapping of at most {MAX_METADATA_KEYS} texts", value)
-    return {text(MAX_NAME, 1)(f"{field} key", key): name(f"{field}[{shorten(key)}]", item) for key, item in value.items()}
+    key_check = text(MAX_NAME, 1)
+    return {key_check(f"{field} key", key): name(f"{field}[{shorten(key)}]", item) for key, item in value.items()}
 
 
 def host(field: str, value: Any) -> str:

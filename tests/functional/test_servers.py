@@ -39,6 +39,7 @@ from volmgr.testing.servers import (
 )
 from volmgr.testing.servers.base import HOST, find_program, free_port
 from volmgr.testing.servers.certificates import make_server_certificate
+from volmgr.testing.servers.pytest_fixtures import unavailable
 from volmgr.testing.servers.sql import SQLServer
 from volmgr.testing.waiting import WaitTimeout, wait_until
 
@@ -74,7 +75,7 @@ def started(server: PrivateServer) -> Iterator[PrivateServer]:
     try:
         server.start()
     except ServerUnavailable as error:
-        pytest.skip(str(error))
+        unavailable(str(error))
     try:
         yield server
     finally:
@@ -117,7 +118,7 @@ def rpc_echo(server: RabbitMQServer, value: object) -> object:
     transport = oslo_messaging.get_rpc_transport(messaging_conf(server), server.url)
     topic = f"echo-{uuid.uuid4().hex}"
     target = oslo_messaging.Target(topic=topic, server="one")
-    rpc = oslo_messaging.get_rpc_server(transport, target, [Echo()], executor="threading")
+    rpc = oslo_messaging.get_rpc_server(transport, target, [Echo()])
     rpc.start()
     try:
         client = oslo_messaging.get_rpc_client(transport, oslo_messaging.Target(topic=topic), timeout=SECONDS)
@@ -335,7 +336,7 @@ def test_server_does_not_outlive_a_killed_test_run(kind: type[PrivateServer], vi
     try:
         kind()._check_available()
     except ServerUnavailable as error:
-        pytest.skip(str(error))
+        unavailable(str(error))
     environment = os.environ | {"TMPDIR": str(own_temporary)}
     with subprocess.Popen(
         [sys.executable, "-c", ORPHAN, kind.label], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment

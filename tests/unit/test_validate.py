@@ -66,8 +66,9 @@ def test_arguments_come_back_from_their_journal_form() -> None:
 
 
 def test_a_connector_keeps_what_is_known_and_loses_the_rest() -> None:
-    given_ = {"initiator": "iqn.1993-08.org.debian:01:abc", "ip": "127.0.0.1", "secret": "x", "wwpns": ["50:01:43:80:11:22:33:44"]}
-    found = validate.connector("connector", given_)
+    wwpns = ["50:01:43:80:11:22:33:44"]
+    sent = {"initiator": "iqn.1993-08.org.debian:01:abc", "ip": "127.0.0.1", "secret": "x", "wwpns": wwpns}
+    found = validate.connector("connector", sent)
     assert found == {
         "initiator": "iqn.1993-08.org.debian:01:abc",
         "ip": "127.0.0.1",

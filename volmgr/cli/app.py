@@ -31,7 +31,8 @@ class VolmgrApp(app.App):
     NAME = "volmgr"
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__("Volumes for compute services, from the command line.", __version__, Manager(), deferred_help=True, **kwargs)
+        text = "Volumes for compute services, from the command line."
+        super().__init__(text, __version__, Manager(), deferred_help=True, **kwargs)
         self._session: Session | None = None
 
     def build_option_parser(

@@ -40,7 +40,7 @@ class Create(base.Show):
         volume.add_volume(parser)
         parser.add_argument("--instance", type=base.an_id, metavar="UUID", help="the instance that will use it")
         parser.add_argument("--mode", choices=("rw", "ro"), default="rw", help="what it may do (default: rw)")
-        parser.add_argument("--id", type=base.an_id, metavar="UUID", help="id of the attachment (default: a random one)")
+        parser.add_argument("--id", type=base.an_id, metavar="UUID", help="id of the attachment (default: random)")
         parser.add_argument(
             "--connector",
             type=connector_file,

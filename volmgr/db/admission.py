@@ -204,7 +204,14 @@ class Admitting:
         self._snapshots[snapshot_id] = types.Snapshot(**row, volume=of)
 
     def insert_object(
-        self, kind: str, resource_id: str, object_id: str, size: int, *, role: str = "current", serial: str | None = None
+        self,
+        kind: str,
+        resource_id: str,
+        object_id: str,
+        size: int,
+        *,
+        role: str = "current",
+        serial: str | None = None,
     ) -> str:
         """Make an object's row; returns its serial, random unless one moves along.
 

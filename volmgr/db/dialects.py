@@ -50,7 +50,7 @@ class Settings:
     is_failed: Callable[[Any], bool] = lambda dbapi_connection: False
 
 
-class database_now(FunctionElement[Any]):  # noqa: N801 - used like the functions of sqlalchemy.func
+class database_now(FunctionElement[Any]):
     """The database's own time of day, UTC: the one clock that all hosts share."""
 
     type = sa.DateTime()

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from volmgr import types
 from volmgr.crypto import Cipher
-from volmgr.db import claims, models, records
+from volmgr.db import claims, models
 
 _E, _G, _O = models.exports, models.grants, models.objects
 

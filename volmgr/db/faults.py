@@ -108,7 +108,8 @@ def _postgresql(orig: BaseException) -> Fault:
     state = getattr(orig, "pgcode", None)
     if state is None:
         # Without a SQLSTATE it was libpq that failed, not the server: the connection is gone.
-        return Fault.DOWN if type(orig).__name__ in ("OperationalError", "InterfaceError", "DatabaseError") else Fault.OTHER
+        broken = type(orig).__name__ in ("OperationalError", "InterfaceError", "DatabaseError")
+        return Fault.DOWN if broken else Fault.OTHER
     if state in _POSTGRESQL_CONTENTION:
         return Fault.CONTENTION
     if state in _POSTGRESQL_LOST or state.startswith("08"):

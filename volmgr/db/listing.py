@@ -125,7 +125,7 @@ def _paged(query: sa.Select[Any], table: sa.Table, page: Page, *, owned: bool = 
         query = query.where(column.in_(value) if isinstance(value, list) else column == value)
     keys = [key for key in page.sort_keys if key != "id"]
     directions = list(page.sort_dirs) + ["asc"] * (len(keys) - len(page.sort_dirs))
-    order = list(zip(keys, directions, strict=False)) + [("id", directions[-1] if directions else "asc")]
+    order = [*zip(keys, directions, strict=False), ("id", directions[-1] if directions else "asc")]
     if page.marker is not None:
         query = query.where(_after(table, order, page.marker))
     for name, direction in order:

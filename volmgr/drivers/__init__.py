@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Storage backends. A driver knows :mod:`volmgr.types`, its options and its storage; no manager, service or database."""
+"""Storage backends. A driver knows its options and its storage; no manager, service or database."""

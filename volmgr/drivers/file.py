@@ -30,7 +30,7 @@ LOG = logging.getLogger(__name__)
 FILE_OPTS: list[cfg.Opt] = [
     cfg.StrOpt(
         "file_store_path",
-        help="Folder for the volumes; one that is set must exist. Default: the folder file/ in state_path, which is made",
+        help="Folder for the volumes; one that is set must exist. Default: file/ in state_path, which is made",
     ),
     cfg.StrOpt(
         "file_reflink",
@@ -197,9 +197,7 @@ class FileDriver(SnapshotVD, ExtendVD, RetypeVD, TrashVD, ObserveVD, TargetVD):
 
         return self._build(resource, resource.size_bytes, make)
 
-    def _build(
-        self, resource: Volume | Snapshot, size_bytes: int, make: Callable[[Folder, str], None]
-    ) -> ModelUpdate:
+    def _build(self, resource: Volume | Snapshot, size_bytes: int, make: Callable[[Folder, str], None]) -> ModelUpdate:
         folder, name = self._volumes, resource.name
         present = folder.size(name)
         if present is not None:

@@ -35,8 +35,8 @@ _PROBE = ".reflink-probe"
 def typed_errors(action: str) -> Iterator[None]:
     """Turn an OSError inside into a typed error that says what was being done.
 
-    :raises NotFound: there is no such file. :raises NoSpace: the file system is full. :raises Inconsistent: a symbolic link or something else stands where a
-        file should. :raises BackendDown: all else.
+    :raises NotFound: there is no such file. :raises NoSpace: the file system is full.
+    :raises Inconsistent: a symbolic link or something else stands where a file should. :raises BackendDown: all else.
     """
     try:
         yield
@@ -170,11 +170,18 @@ class Folder:
     def entries(self) -> list[tuple[str, os.stat_result]]:
         """Return (name, status) of every plain file, links not followed."""
         found = []
-        with typed_errors(f"Listing {self.path}"), os.scandir(self._fd) as listing:
-            for entry in listing:
-                with contextlib.suppress(FileNotFoundError):  # removed since the folder was read
-                    if entry.is_file(follow_symlinks=False):
-                        found.append((entry.name, entry.stat(follow_symlinks=False)))
+        with typed_errors(f"Listing {self.path}"):
+            # A descriptor of its own: two listings over one would share its position, and btrfs shows a descriptor
+            # only the names that were there when it was opened.
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._fd)
+            try:
+                with os.scandir(fd) as listing:
+                    for entry in listing:
+                        with contextlib.suppress(FileNotFoundError):  # removed since the folder was read
+                            if entry.is_file(follow_symlinks=False):
+                                found.append((entry.name, entry.stat(follow_symlinks=False)))
+            finally:
+                os.close(fd)
         return found
 
     def space(self) -> os.statvfs_result:

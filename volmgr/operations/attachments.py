@@ -76,7 +76,9 @@ class Attachments:
     def _room(volume: types.Volume, others: list[types.Attachment], mode: str) -> None:
         if volume.readonly and mode != "ro":
             raise exception.Invalid(
-                f"mode must be ro, the volume {volume.id} is read-only", hint="volmgr volume set --read-write", field="mode"
+                f"mode must be ro, the volume {volume.id} is read-only",
+                hint=f"Attach it with mode ro, or: volmgr volume set --read-write {volume.id}",
+                field="mode",
             )
         if others and not volume.multiattach:
             raise exception.VolumeAttached(
@@ -202,7 +204,7 @@ class Attachments:
                     return same
                 self._allow(conn, volume, "attach")
                 self._room(volume, [item for item in present if item is not same], mode)
-                values = {
+                values: dict[str, Any] = {
                     "status": "attached",
                     "mode": mode,
                     "instance_uuid": instance_uuid,
@@ -281,9 +283,9 @@ class Attachments:
         return {"instance_id": instance_id, "volumes": {item: self.exports.sync("volume", item) for item in ids}}
 
     def _check(self, resource: types.Volume | types.Snapshot, comer: str) -> None:
-        if isinstance(resource, types.Volume) and resource.operation_id is None and resource.use_count == 0:
-            if resource.status in ("available", "in-use", "reserved", "attaching", "detaching"):
-                return
+        free = resource.operation_id is None and isinstance(resource, types.Volume)
+        if free and resource.status in ("available", "in-use", "reserved", "attaching", "detaching"):
+            return
         with self.database.reader() as conn:
             self._allow(conn, resource, comer)
 

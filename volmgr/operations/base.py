@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 from volmgr import exception, states, validate
 
 if TYPE_CHECKING:
-    from volmgr.db.closing import Closing
     from volmgr.db.admission import Admitting
+    from volmgr.db.closing import Closing
     from volmgr.tasks import Task
 
 MACHINES = {"volume": states.VOLUME, "snapshot": states.SNAPSHOT}
@@ -184,7 +184,7 @@ class Operation(abc.ABC, Generic[A]):
         """Write what is so now; runs in the closing transaction and returns the operation's JSON result."""
 
     def committed(self, task: Task) -> None:
-        """Make level-triggered state follow what :meth:`commit` wrote; a start does the same, so a crash loses nothing."""
+        """Make level-triggered state follow what :meth:`commit` wrote; a start does the same, so no crash matters."""
 
     def absent(self, claim: Claim) -> Any:
         """Return the result when a resource to be claimed does not exist; by default that is an error.

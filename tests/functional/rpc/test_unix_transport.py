@@ -17,8 +17,8 @@ from typing import Any
 
 import oslo_messaging
 import pytest
-from tests.functional.rpc.conftest import until
 
+from tests.functional.rpc.conftest import until
 from volmgr import exception
 from volmgr.rpc.unix import directory as names
 from volmgr.rpc.unix import errors, frames

@@ -7,7 +7,10 @@ import contextlib
 import logging
 import socket
 import struct
+import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import oslo_messaging
@@ -152,12 +155,12 @@ RAW = st.one_of(
 @settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(raw=RAW, greet=st.booleans())
 def test_no_bytes_end_the_server(server: Server, raw: bytes, greet: bool) -> None:
-    with server.connect(greet) as sock:
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may end the connection at any byte
-            sock.sendall(raw)
-            sock.shutdown(socket.SHUT_WR)
-            while sock.recv(LIMIT):  # answers to what happened to be a request, then the end
-                continue
+    # The server may end the connection at any byte.
+    with server.connect(greet) as sock, contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        sock.sendall(raw)
+        sock.shutdown(socket.SHUT_WR)
+        while sock.recv(LIMIT):  # answers to what happened to be a request, then the end
+            continue
     assert server.answers()
 
 
@@ -190,3 +193,32 @@ def test_a_malformed_frame_costs_one_connection_and_one_line(
     with bystander:
         bystander.sendall(frames.encode({"i": 7, "k": "call", "c": {}, "m": {"value": 1}}, LIMIT))
         assert frames.decode(bystander.recv(LIMIT)[4:]) == {"i": 7, "r": 1}
+
+
+def test_requests_read_while_stopping_are_refused(tmp_path: Path) -> None:
+    server = Server(str(tmp_path))
+    running, go_on = threading.Event(), threading.Event()
+
+    def serve(messages: list[Any]) -> None:
+        running.set()
+        go_on.wait(20)
+        Server._serve(messages)
+
+    server.listener.on_incoming_callback = serve
+    stopping = threading.Thread(target=server.listener.stop)
+    with server.connect(greet=True) as sock:
+        requests = [{"i": number, "k": "call", "c": {}, "m": {"value": number}} for number in (1, 2)]
+        sock.sendall(b"".join(frames.encode(request, LIMIT) for request in requests))
+        assert running.wait(20)
+        stopping.start()
+        deadline = time.monotonic() + 20
+        while list(tmp_path.iterdir()):  # the files go as the first thing of a stop
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        go_on.set()
+        stopping.join(20)
+        server.listener.cleanup()
+        splitter, answers = frames.Splitter(LIMIT), []
+        while data := sock.recv(LIMIT):
+            answers += [frames.decode(body) for body in splitter.feed(data)]
+    assert answers == [{"i": 1, "r": 1}, {"i": 2, "e": "stopping", "x": {}}]

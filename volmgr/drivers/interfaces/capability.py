@@ -40,7 +40,7 @@ def general_solution(*needs: str) -> Callable[[F], F]:
     return mark
 
 
-class Interface(abc.ABC):
+class Interface(abc.ABC):  # noqa: B024 - the mixins have the abstract methods
     """Root of the mixins and so of every driver.
 
     Class keywords: ``interface=True`` declares a mixin, whose public methods become verbs; ``abstract=True`` declares

@@ -99,9 +99,7 @@ class Faults:
         """Whether :meth:`reach` may do anything; keeps verbs without faults fast."""
         return bool(self._rules or self._path or self.latency)
 
-    def fail(
-        self, verb: str, error: Any, times: int | None = 1, when: str = BEFORE, match: str | None = None
-    ) -> None:
+    def fail(self, verb: str, error: Any, times: int | None = 1, when: str = BEFORE, match: str | None = None) -> None:
         """Let ``verb`` raise ``error`` (an instance or a class)."""
         self._add(Rule(verb, "fail", when, times, match, error=error))
 

@@ -228,4 +228,3 @@ class FolderStore(Store):
 
     def provisioned(self) -> int:
         return self._provisioned
-

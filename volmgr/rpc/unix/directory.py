@@ -93,7 +93,7 @@ def prepare(directory: str, group: int | None) -> None:
         made = True
     if made and group is not None:
         os.chown(directory, -1, group)
-        os.chmod(directory, stat.S_IRWXU | stat.S_IRGRP | stat.S_IXGRP)
+        os.chmod(directory, 0o750)  # noqa: S103  the group that the operator named, and nobody else
     status = os.stat(directory)
     if not stat.S_ISDIR(status.st_mode):
         raise exception.InvalidConfiguration(reason=f"{directory} is not a directory")

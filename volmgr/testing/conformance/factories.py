@@ -50,7 +50,7 @@ class DriverFactory(abc.ABC):
     def make(self, folder: pathlib.Path) -> Any:
         """Return a driver that is set up over nothing yet; a repeat with the same folder finds the same objects."""
 
-    def end(self, driver: Any, folder: pathlib.Path) -> None:
+    def end(self, driver: Any, folder: pathlib.Path) -> None:  # noqa: B027 - most have nothing to let go of
         """Let go of a driver and of what it stored."""
 
     def read(self, driver: Any, resource: Volume | Snapshot, offset: int, length: int) -> bytes:

@@ -14,12 +14,34 @@ from volmgr.testing.lab import errors, guest
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m volmgr.testing.lab", description="Run pytest in a User Mode Linux guest.")
-    parser.add_argument("--memory", type=int, default=1024, metavar="MIB", help="memory of the guest in MiB (default: %(default)s)")
-    parser.add_argument("--timeout", type=float, default=1800.0, metavar="S", help="deadline of the tests in seconds (default: %(default)g)")
-    parser.add_argument("--boot-timeout", type=float, default=180.0, metavar="S", help="deadline of the start in seconds (default: %(default)g)")
+    parser = argparse.ArgumentParser(
+        prog="python -m volmgr.testing.lab", description="Run pytest in a User Mode Linux guest."
+    )
+    parser.add_argument(
+        "--memory", type=int, default=1024, metavar="MIB", help="memory of the guest in MiB (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=1800.0,
+        metavar="S",
+        help="deadline of the tests in seconds (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--boot-timeout",
+        type=float,
+        default=180.0,
+        metavar="S",
+        help="deadline of the start in seconds (default: %(default)g)",
+    )
     parser.add_argument("--cov", action="store_true", help="measure the coverage of volmgr")
-    parser.add_argument("--cov-file", type=Path, default=Path(".coverage.lab"), metavar="FILE", help="where --cov puts its data (default: %(default)s)")
+    parser.add_argument(
+        "--cov-file",
+        type=Path,
+        default=Path(".coverage.lab"),
+        metavar="FILE",
+        help="where --cov puts its data (default: %(default)s)",
+    )
     parser.add_argument("--junit", type=Path, metavar="FILE", help="where to put the JUnit XML report")
     parser.add_argument("--kernel-log", type=Path, metavar="FILE", help="where to put the guest's kernel log")
     parser.add_argument("pytest_args", nargs="*", metavar="-- PYTEST_ARGUMENT")
@@ -50,8 +72,14 @@ def main(arguments: list[str] | None = None) -> int:
     _keep(options.cov_file, result.coverage_data)
     _keep(options.kernel_log, result.kernel_log.encode())
     if result.status:
-        print(f"--- what the kernel said meanwhile ---\n{result.kernel_log.partition(guest.READY_MARK)[2].strip()}", file=sys.stderr)
-    print(f"guest {result.name}: started in {result.boot_seconds:g} s, pytest's exit status {result.status}", file=sys.stderr)
+        print(
+            f"--- what the kernel said meanwhile ---\n{result.kernel_log.partition(guest.READY_MARK)[2].strip()}",
+            file=sys.stderr,
+        )
+    print(
+        f"guest {result.name}: started in {result.boot_seconds:g} s, pytest's exit status {result.status}",
+        file=sys.stderr,
+    )
     return result.status
 
 

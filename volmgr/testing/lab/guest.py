@@ -100,7 +100,11 @@ def require_programs() -> None:
     :raises errors.LabUnavailable: a program is missing; the message names its Debian package.
     """
     path = f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}"
-    missing = [f"{program} (package {package})" for program, package in PACKAGES.items() if not shutil.which(program, path=path)]
+    missing = [
+        f"{program} (package {package})"
+        for program, package in PACKAGES.items()
+        if not shutil.which(program, path=path)
+    ]
     if missing:
         raise errors.LabUnavailable(f"the lab needs {', '.join(missing)}: install them")
     if os.environ.get(GUEST_ENV):
@@ -122,7 +126,10 @@ def run_guest(spec: GuestSpec, sink: Callable[[bytes], object]) -> GuestResult:
     with _results_folder() as folder:
         (folder / "init.sh").write_bytes(Path(__file__).with_name("guest-init.sh").read_bytes())
         (folder / "command.sh").write_text(_command(spec, folder.name), encoding="utf-8")
-        with (folder / "console.log").open("wb") as console, _started(spec, folder, console.fileno()) as (process, output):
+        with (
+            (folder / "console.log").open("wb") as console,
+            _started(spec, folder, console.fileno()) as (process, output),
+        ):
             _follow(spec, folder, process, output, sink)
         return _result(folder, process)
 
@@ -133,7 +140,9 @@ def _results_folder() -> Iterator[Path]:
     try:
         # The path travels on the guest kernel's command line, which has no way to quote these.
         if set(str(folder)) & set(" \t\"',\\"):
-            raise errors.LabUnavailable(f"the temporary folder {str(folder.parent)!r} has a character the lab cannot pass on: set TMPDIR")
+            raise errors.LabUnavailable(
+                f"the temporary folder {str(folder.parent)!r} has a character the lab cannot pass on: set TMPDIR"
+            )
         yield folder
     finally:
         shutil.rmtree(folder)
@@ -197,7 +206,15 @@ def _started(spec: GuestSpec, folder: Path, console: int) -> Iterator[tuple[subp
 def _spawn(spec: GuestSpec, folder: Path, console: int, terminal: int) -> subprocess.Popen[bytes]:
     arguments = [
         # A harness that is killed takes its guest along.
-        *("setpriv", "--pdeathsig", "KILL", "linux.uml", f"mem={spec.memory_mib}M", f"umid={folder.name}", f"uml_dir={folder}/uml"),
+        *(
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "linux.uml",
+            f"mem={spec.memory_mib}M",
+            f"umid={folder.name}",
+            f"uml_dir={folder}/uml",
+        ),
         *("root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "init=/bin/bash"),
         *("con=null", f"con0=null,fd:{console}", f"con1=null,fd:{terminal}", "ssl=null"),
         *(f"VOLMGR_LAB_RESULTS={folder}", f"{GUEST_ENV}={folder.name}", "--", f"{folder}/init.sh"),
@@ -213,7 +230,9 @@ def _spawn(spec: GuestSpec, folder: Path, console: int, terminal: int) -> subpro
     )
 
 
-def _follow(spec: GuestSpec, folder: Path, process: subprocess.Popen[bytes], output: int, sink: Callable[[bytes], object]) -> None:
+def _follow(
+    spec: GuestSpec, folder: Path, process: subprocess.Popen[bytes], output: int, sink: Callable[[bytes], object]
+) -> None:
     """Hand on the output until the guest ends or a deadline passes."""
     ready = False
     deadline = time.monotonic() + spec.boot_timeout_seconds
@@ -252,8 +271,8 @@ def _result(folder: Path, process: subprocess.Popen[bytes]) -> GuestResult:
         raise errors.BootFailed(f"the guest did not start: {reason.decode().strip() if reason else 'see its log'}", log)
     status = _content(folder / "status")
     if not status:
-        panicked = "Kernel panic" in log
-        raise errors.GuestDied("the guest's kernel panicked" if panicked else "the guest ended without an exit status", log)
+        panic = next((line for line in log.splitlines() if line.startswith("Kernel panic")), None)
+        raise errors.GuestDied(panic or "the guest ended without an exit status", log)
     junit_xml = _content(folder / "junit.xml")
     return GuestResult(
         name=folder.name,

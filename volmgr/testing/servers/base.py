@@ -16,6 +16,7 @@ import random
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -49,6 +50,7 @@ HOST = "127.0.0.1"
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOWEST_PORT = 20000
 _START_ATTEMPTS = 3
+_TCP_LISTEN = "0A"
 _issued_ports: set[int] = set()
 
 
@@ -79,6 +81,23 @@ def _can_bind(port: int) -> bool:
         except OSError:
             return False
     return True
+
+
+def _listens(pid: int, port: int) -> bool:
+    """Return whether that very process listens on the loopback port (proc(5): /proc/net/tcp and /proc/PID/fd).
+
+    Whoever else has taken the port might accept a connection and never answer, so it is not even tried.
+    """
+    address = f"{int.from_bytes(socket.inet_aton(HOST), sys.byteorder):08X}:{port:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[1] == address and row[3] == _TCP_LISTEN}
+    # The process may end, or close a file, while it is looked at.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if os.readlink(descriptor) in sockets:
+                    return True
+    return False
 
 
 def find_program(name: str, package: str, *, pattern: str | None = None) -> str:
@@ -118,6 +137,8 @@ class PrivateServer(abc.ABC):
 
     def __init__(self, *, durable: bool = False, start_timeout_seconds: float = 90.0) -> None:
         self.durable = durable
+        #: The loopback port that clients connect to; 0 before the first start.
+        self.port = 0
         self._start_timeout_seconds = start_timeout_seconds
         self._keeper: Keeper | None = None
         self._folder: Path | None = None
@@ -320,7 +341,7 @@ class PrivateServer(abc.ABC):
         status = self._require_keeper().poll("server")
         if status is not None:
             raise ServerStartFailed(f"ended with status {status} before it answered")
-        return self._answers()
+        return _listens(self.pid, self.port) and self._answers()
 
     def _stop_process(self, keeper: Keeper) -> None:
         if keeper.stop("server", self.stop_signal, self.stop_grace_seconds) is None:

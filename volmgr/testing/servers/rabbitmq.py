@@ -63,7 +63,6 @@ class RabbitMQServer(PrivateServer):
     def __init__(self, *, tls: bool = False, start_timeout_seconds: float = 90.0) -> None:
         super().__init__(start_timeout_seconds=start_timeout_seconds)
         self.tls = tls
-        self.port = 0
         self._password = ""
 
     @property

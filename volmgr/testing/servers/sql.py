@@ -34,7 +34,6 @@ class SQLServer(PrivateServer):
 
     def __init__(self, *, durable: bool = False, start_timeout_seconds: float = 90.0) -> None:
         super().__init__(durable=durable, start_timeout_seconds=start_timeout_seconds)
-        self.port = 0
         self._password = ""
 
     @property

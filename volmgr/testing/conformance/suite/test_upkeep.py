@@ -26,9 +26,7 @@ class TestTrash:
         bench.need("trash_volume", "restore_volume")
         volume = bench.created(data=DATA)
         assert bench.driver.trash_volume(volume) is None
-        assert {item.name: item.state for item in bench.driver.observe()} == {
-            names.trash_name(volume.name_id): "trash"
-        }
+        assert {item.name: item.state for item in bench.driver.observe()} == {names.trash_name(volume.name_id): "trash"}
         bench.driver.trash_volume(volume)
         bench.driver.restore_volume(volume)
         bench.driver.restore_volume(volume)

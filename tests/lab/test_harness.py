@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the harness tells the bad ends of a guest apart, and that guests side by side do not disturb each other."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from volmgr.testing.lab import errors, guest, report
+from volmgr.testing.lab.guest import GuestResult, GuestSpec, run_guest
+
+HERE = Path(__file__).parent
+CHECKOUT = HERE.parents[1]
+
+
+@pytest.fixture(autouse=True)
+def lab(request: pytest.FixtureRequest) -> None:
+    if "without_guest" not in request.fixturenames:
+        try:
+            guest.require_programs()
+        except errors.LabUnavailable as error:
+            pytest.skip(error.message)
+
+
+@pytest.fixture
+def without_guest() -> None:
+    """Marks the tests that need no guest."""
+
+
+def _fault(name: str, timeout_seconds: float = 120.0, output: bytearray | None = None) -> GuestResult:
+    spec = GuestSpec((str(HERE / "faults"), "-q", "-k", name), timeout_seconds=timeout_seconds, cwd=CHECKOUT)
+    return run_guest(spec, output.extend if output is not None else len)
+
+
+def _guests_in(folder: Path) -> list[str]:
+    """Return the processes of guests whose results folder is below ``folder``."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(folder).encode() in process.read_bytes():
+                found.append(process.parent.name)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended since it was listed
+    return found
+
+
+@pytest.fixture
+def private_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A temporary folder of this test's own, to see what a guest leaves in it."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_failing_test_is_pytest_s_exit_status(private_tmp: Path) -> None:
+    result = _fault("fail")
+    assert result.status == pytest.ExitCode.TESTS_FAILED
+    assert [case.outcome for case in result.cases] == [report.FAILED]
+    assert f"as asked, in guest {result.name}" in result.cases[0].detail
+
+
+def test_panic_is_told_with_the_kernel_s_words(private_tmp: Path) -> None:
+    with pytest.raises(errors.GuestDied, match="Kernel panic - not syncing: sysrq triggered crash"):
+        _fault("panic")
+    assert _guests_in(private_tmp) == []
+    assert list(private_tmp.iterdir()) == []
+
+
+def test_guest_that_vanishes_is_no_success(private_tmp: Path) -> None:
+    with pytest.raises(errors.GuestDied, match="without an exit status"):
+        _fault("vanish")
+
+
+def test_deadline_ends_a_hanging_guest(private_tmp: Path) -> None:
+    output = bytearray()
+    with pytest.raises(errors.GuestTimedOut):
+        _fault("hang", timeout_seconds=15.0, output=output)
+    assert b"the test has begun" in output
+    assert _guests_in(private_tmp) == []
+    assert list(private_tmp.iterdir()) == []
+
+
+def test_start_has_a_deadline_of_its_own(private_tmp: Path) -> None:
+    spec = GuestSpec((str(HERE / "faults"),), boot_timeout_seconds=0.0, cwd=CHECKOUT)
+    with pytest.raises(errors.BootFailed):
+        run_guest(spec, len)
+    assert _guests_in(private_tmp) == []
+
+
+def test_two_guests_at_once() -> None:
+    spec = GuestSpec((str(HERE / "inside" / "test_smoke.py"), "-q"), memory_mib=512, cwd=CHECKOUT)
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(lambda one: run_guest(one, len), (spec, spec)))
+    assert [result.status for result in results] == [0, 0]
+    assert results[0].name != results[1].name
+    assert all(case.outcome == report.PASSED for result in results for case in result.cases)
+
+
+def test_command_passes_on_status_output_and_coverage(tmp_path: Path) -> None:
+    options = ["--memory", "512", "--cov", "--cov-file", str(tmp_path / "cov"), "--junit", str(tmp_path / "junit.xml")]
+    command = [sys.executable, "-m", "volmgr.testing.lab", *options, "--", "tests/lab/inside/test_smoke.py", "-q"]
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "passed" in done.stdout
+    assert "Linux version" not in done.stdout
+    assert {case.outcome for case in report.parse((tmp_path / "junit.xml").read_bytes())} == {report.PASSED}
+    shown = [
+        sys.executable,
+        "-m",
+        "coverage",
+        "report",
+        "--data-file",
+        str(tmp_path / "cov"),
+        "--include",
+        "*/lab/commands.py",
+    ]
+    assert (
+        "commands.py"
+        in subprocess.run(shown, cwd=CHECKOUT, capture_output=True, text=True, check=True, timeout=60).stdout
+    )
+
+
+def test_missing_program_names_its_package(without_guest: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(guest.PACKAGES, "no-such-program", "some-package")
+    monkeypatch.delenv(guest.GUEST_ENV, raising=False)
+    with pytest.raises(errors.LabUnavailable, match=r"no-such-program \(package some-package\)"):
+        guest.require_programs()
+
+
+def test_report_tells_each_outcome(without_guest: None) -> None:
+    xml = (
+        b'<testsuites><testsuite><testcase classname="m" name="a" time="0.5"/>'
+        b'<testcase classname="m" name="b"><failure message="no">why</failure></testcase>'
+        b'<testcase classname="m" name="c"><skipped message="not here"/></testcase>'
+        b'<testcase classname="m" name="d"><failure message="no"/><error message="worse"/></testcase></testsuite></testsuites>'
+    )
+    assert [case.outcome for case in report.parse(xml)] == [report.PASSED, report.FAILED, report.SKIPPED, report.ERROR]
+    assert [case.detail for case in report.parse(xml)] == ["", "no\nwhy", "not here", "worse"]
+    assert os.linesep.join(report.table(report.parse(xml)).splitlines()[:1]).split() == ["passed", "0.5", "s", "m::a"]

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``volmgr doctor``: one table of what this host has, what it lacks, and what to do about it.
+
+Exit code 1 if something is missing that a configured backend, or the daemon, cannot work without.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from volmgr import exception
+from volmgr.cli import base, checks
+from volmgr.cli import session as sessions
+from volmgr.cli.checks import Finding, Result
+
+if TYPE_CHECKING:
+    from oslo_config import cfg
+
+ANSWER_TIMEOUT = 5.0
+START = "systemctl start volmgr-volume; journalctl -u volmgr-volume"
+
+
+class Doctor(base.Lister):
+    """Check that this host has what its backends need."""
+
+    shown = ("check", "result", "found", "remedy")
+    missing = False
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("--offline", action="store_true", help="do not ask the daemon and the database")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[Any]]:
+        findings = examine(self.app.options, offline=parsed_args.offline)
+        self.missing = any(finding.result is Result.MISSING for finding in findings)
+        rows = [
+            {"check": item.check, "result": str(item.result), "found": item.found, "remedy": item.remedy}
+            for item in findings
+        ]
+        return self.table(parsed_args, rows)
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        super().run(parsed_args)
+        return 1 if self.missing else 0
+
+
+def examine(options: argparse.Namespace, *, offline: bool) -> list[Finding]:
+    """Return the findings of every check.
+
+    :param options: the program's global options.
+    """
+    try:
+        conf = sessions.configuration(options)
+        backends = _backends(conf)
+    except exception.VolmgrError as error:
+        return [Finding("configuration", Result.MISSING, error.message, error.hint)]
+    needed = checks.needs(backends)
+    listed = ", ".join(str(backend.config_group) for backend in backends)
+    findings = [Finding("configuration", Result.OK, f"backends: {listed}")]
+    findings += checks.check_modules(needed)
+    findings += checks.check_tools(needed.tools)
+    findings += checks.check_state_path(conf.state_path)
+    findings += checks.check_socket(options.transport_url or conf.transport_url)
+    if not offline:
+        findings += check_daemon(conf, options.transport_url)
+        findings += check_database(conf)
+    return findings
+
+
+def _backends(conf: cfg.ConfigOpts) -> list[Any]:
+    from volmgr import conf as volmgr_conf
+
+    return list(volmgr_conf.backends(conf))
+
+
+def check_daemon(conf: cfg.ConfigOpts, transport_url: str | None) -> list[Finding]:
+    """Ask the workers how they are."""
+    from volmgr import context
+    from volmgr.rpc.client import VolumeAPI
+
+    api = VolumeAPI(transport_url, conf=conf, timeout=ANSWER_TIMEOUT)
+    try:
+        services = api.list_services(context.admin())
+    except exception.VolmgrError as error:
+        return [Finding("daemon", Result.MISSING, error.message, error.hint or START)]
+    finally:
+        api.close()
+    findings = [Finding("daemon", Result.OK, f"answers, {len(services)} known")]
+    for service in services:
+        label = f"worker {service['host']}"
+        if service.get("up", True) and service["state"] == "up":
+            findings.append(Finding(label, Result.OK, "up"))
+        else:
+            reason = service.get("reason") or f"last heard of at {service.get('updated_at')}"
+            findings.append(Finding(label, Result.MISSING, f"{service['state']}: {reason}", START))
+    return findings
+
+
+def check_database(conf: cfg.ConfigOpts) -> list[Finding]:
+    """Compare the database's schema with this code's."""
+    from volmgr.cmd.status import schema_state
+
+    try:
+        found, wanted = schema_state(conf)
+    except exception.VolmgrError as error:
+        return [Finding("database", Result.WARNING, error.message, error.hint)]
+    if found == wanted:
+        return [Finding("database schema", Result.OK, str(found))]
+    if found is None:
+        return [Finding("database schema", Result.WARNING, "not made yet", "volmgr-manage db upgrade")]
+    remedy = "volmgr-manage db upgrade"
+    return [Finding("database schema", Result.MISSING, f"{found}, this code needs {wanted}", remedy)]
