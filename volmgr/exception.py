@@ -296,7 +296,8 @@ def _subclasses(cls: type[VolmgrError]) -> list[type[VolmgrError]]:
 
 def by_code(code: str) -> type[VolmgrError]:
     """Return the class with that code, or the nearest known remedy for a code of a newer version."""
-    known = {cls.code: cls for cls in _subclasses(VolmgrError)}
+    # The transport derives a class of its own from each error that it raises again; those have no code of their own.
+    known = {cls.code: cls for cls in _subclasses(VolmgrError) if "code" in vars(cls)}
     while code not in known and "." in code:
         code = code.rsplit(".", 1)[0]
     return known.get(code, VolmgrError)

@@ -16,4 +16,3 @@ exclude_patterns: list[str] = []
 html_theme = "alabaster"
 html_theme_options = {"description": "A block volume manager", "fixed_sidebar": True, "page_width": "64em"}
 html_show_copyright = False
-nitpicky = True

@@ -262,7 +262,11 @@ def test_rabbitmq_keeps_messages_over_restart_and_kill_beside_another(rabbitmq_s
         own.start()
 
         with amqp_connection(own) as connection:
-            assert connection.channel().basic_get("kept", no_ack=True).body == "before kill"
+            channel = connection.channel()
+            # A broker that crashes may forget an acknowledgement, never a confirmed message: the first may come again.
+            bodies = [message.body for message in iter(lambda: channel.basic_get("kept", no_ack=True), None)]
+        assert bodies[-1] == "before kill"
+        assert set(bodies) <= {"before restart", "before kill"}
         assert rpc_echo(own, "own") == {"echoed": "own"}
         assert rpc_echo(rabbitmq_server, "shared") == {"echoed": "shared"}
 
@@ -331,8 +335,6 @@ sys.stdin.read()
 @pytest.mark.parametrize("kind", [PostgreSQLServer, MariaDBServer, RabbitMQServer])
 @pytest.mark.parametrize("victim", ["test run", "keeper"])
 def test_server_does_not_outlive_a_killed_test_run(kind: type[PrivateServer], victim: str, own_temporary: Path) -> None:
-    if victim == "keeper" and kind is RabbitMQServer:
-        pytest.skip("one server with its own pdeathsig is proof enough, RabbitMQ's start is the slowest")
     try:
         kind()._check_available()
     except ServerUnavailable as error:

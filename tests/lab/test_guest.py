@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the tests of ``inside`` in one guest and tells the outcome of each, then looks at what the machine kept of it."""
+"""Runs the tests of ``inside`` in one guest and tells each outcome, then looks at what the machine kept of it."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from volmgr.testing.lab import errors, guest, report
+from volmgr.testing.lab.commands import wait_until
 from volmgr.testing.lab.guest import GuestResult, GuestSpec, run_guest
 
 HERE = Path(__file__).parent
@@ -84,6 +85,18 @@ def test_deadline_ends_a_hanging_guest(private_tmp: Path) -> None:
     assert list(private_tmp.iterdir()) == []
 
 
+def test_killed_harness_takes_its_guest_along(private_tmp: Path) -> None:
+    command = [sys.executable, "-m", "volmgr.testing.lab", "--", str(HERE / "faults"), "-q", "-k", "hang"]
+    environment = {**os.environ, "TMPDIR": str(private_tmp)}
+    with subprocess.Popen(command, cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE) as harness:
+        assert harness.stdout is not None
+        assert harness.stdout.readline() == b"the test has begun\n"
+        assert _guests_in(private_tmp)
+        harness.kill()
+    wait_until(lambda: _guests_in(private_tmp) == [], "the guest is gone")
+    wait_until(lambda: list(private_tmp.iterdir()) == [], "its folder is gone")
+
+
 def test_start_has_a_deadline_of_its_own(private_tmp: Path) -> None:
     spec = GuestSpec((str(HERE / "faults"),), boot_timeout_seconds=0.0, cwd=CHECKOUT)
     with pytest.raises(errors.BootFailed):
@@ -136,8 +149,9 @@ def test_report_tells_each_outcome(without_guest: None) -> None:
         b'<testsuites><testsuite><testcase classname="m" name="a" time="0.5"/>'
         b'<testcase classname="m" name="b"><failure message="no">why</failure></testcase>'
         b'<testcase classname="m" name="c"><skipped message="not here"/></testcase>'
-        b'<testcase classname="m" name="d"><failure message="no"/><error message="worse"/></testcase></testsuite></testsuites>'
+        b'<testcase classname="m" name="d"><failure message="no"/><error message="worse"/></testcase>'
+        b"</testsuite></testsuites>"
     )
     assert [case.outcome for case in report.parse(xml)] == [report.PASSED, report.FAILED, report.SKIPPED, report.ERROR]
     assert [case.detail for case in report.parse(xml)] == ["", "no\nwhy", "not here", "worse"]
-    assert os.linesep.join(report.table(report.parse(xml)).splitlines()[:1]).split() == ["passed", "0.5", "s", "m::a"]
+    assert report.table(report.parse(xml)).splitlines()[0].split() == ["passed", "0.5", "s", "m::a"]

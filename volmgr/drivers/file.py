@@ -110,6 +110,12 @@ class FileDriver(SnapshotVD, ExtendVD, RetypeVD, TrashVD, ObserveVD, TargetVD):
 
     def _check(self) -> None:
         volumes = self._volumes
+        for folder in self._opened():
+            if not folder.in_place():
+                raise exception.BackendDown(
+                    f"{folder.path} was removed, or something was mounted over it, since it was opened",
+                    hint=f"Mount what {self.path} is to be on; the backend then starts again by itself",
+                )
         space = volumes.space()
         if space.f_flag & os.ST_RDONLY:
             raise exception.BackendDown(

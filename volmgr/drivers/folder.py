@@ -86,6 +86,13 @@ class Folder:
         if fd >= 0:
             os.close(fd)
 
+    def in_place(self) -> bool:
+        """Return whether the path still leads to this folder: it was not removed and nothing is mounted over it."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._fd))
+        except OSError:
+            return False
+
     def path_of(self, name: str) -> str:
         """Return the absolute path of a file."""
         return os.path.join(self.path, name)

@@ -63,9 +63,7 @@ def _from_entry_point(namespace: str, name: str) -> Any:
     def fail(manager: Any, entry_point: Any, error: BaseException) -> None:
         raise ImportError(f"{entry_point.value}: {error}") from error
 
-    manager = stevedore_driver.DriverManager(
-        namespace, name, invoke_on_load=False, warn_on_missing_entrypoint=False, on_load_failure_callback=fail
-    )
+    manager = stevedore_driver.DriverManager(namespace, name, invoke_on_load=False, on_load_failure_callback=fail)
     return manager.driver
 
 

@@ -71,6 +71,17 @@ class Dispatcher(rpc_dispatcher.RPCDispatcher):  # type: ignore[misc]
         except (rpc_dispatcher.NoSuchMethod, rpc_dispatcher.UnsupportedVersion) as error:
             LOG.info("%s", error)
             raise rpc_dispatcher.ExpectedException() from error
+        except Exception as error:
+            LOG.exception("%s failed with an error that is not typed", method)
+            raise _internal(method, error) from error
+
+
+def _internal(method: Any, error: Exception) -> rpc_dispatcher.ExpectedException:
+    """Return what a client gets instead of a traceback of ours."""
+    try:
+        raise exception.VolmgrError(f"{method} failed: {type(error).__name__}", hint="See the log of volmgr-volume")
+    except exception.VolmgrError:
+        return rpc_dispatcher.ExpectedException()
 
 
 class Server(rpc_server.RPCServer):  # type: ignore[misc]

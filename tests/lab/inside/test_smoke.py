@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guest is what the other tests take it for: a private kernel, the caller's packages, no way to change the machine."""
+"""The guest is what other tests take it for: a private kernel, the caller's packages, no way to change the machine."""
 
 from __future__ import annotations
 

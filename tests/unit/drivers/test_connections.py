@@ -37,7 +37,9 @@ def test_locations_are_parsed(text: str, location: Location) -> None:
     assert parse_location(text) == location
 
 
-@pytest.mark.parametrize("text", ["", "10.0.0.1:3260", f"10.0.0.1:3260 {IQN} 1", f"10.0.0.1:3260,1 {IQN} one", "a b c d"])
+@pytest.mark.parametrize(
+    "text", ["", "10.0.0.1:3260", f"10.0.0.1:3260 {IQN} 1", f"10.0.0.1:3260,1 {IQN} one", "a b c d"]
+)
 def test_other_locations_are_inconsistent(text: str) -> None:
     with pytest.raises(exception.Inconsistent):
         parse_location(text)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command ``python -m volmgr.testing.lab [options] -- <pytest arguments>``: pytest, but in a guest with a real kernel.
+"""The command ``python -m volmgr.testing.lab [options] -- <pytest arguments>``: pytest in a real kernel.
 
 Its exit status is pytest's, or that of the harness's error. It knows the command line only.
 """
@@ -17,34 +17,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m volmgr.testing.lab", description="Run pytest in a User Mode Linux guest."
     )
-    parser.add_argument(
-        "--memory", type=int, default=1024, metavar="MIB", help="memory of the guest in MiB (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=1800.0,
-        metavar="S",
-        help="deadline of the tests in seconds (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--boot-timeout",
-        type=float,
-        default=180.0,
-        metavar="S",
-        help="deadline of the start in seconds (default: %(default)g)",
-    )
-    parser.add_argument("--cov", action="store_true", help="measure the coverage of volmgr")
-    parser.add_argument(
-        "--cov-file",
-        type=Path,
-        default=Path(".coverage.lab"),
-        metavar="FILE",
-        help="where --cov puts its data (default: %(default)s)",
-    )
-    parser.add_argument("--junit", type=Path, metavar="FILE", help="where to put the JUnit XML report")
-    parser.add_argument("--kernel-log", type=Path, metavar="FILE", help="where to put the guest's kernel log")
-    parser.add_argument("pytest_args", nargs="*", metavar="-- PYTEST_ARGUMENT")
+    add = parser.add_argument
+    add("--memory", type=int, default=1024, metavar="MIB", help="memory of the guest (default: %(default)s)")
+    add("--timeout", type=float, default=1800.0, metavar="S", help="deadline of the tests (default: %(default)g)")
+    add("--boot-timeout", type=float, default=180.0, metavar="S", help="deadline of the start (default: %(default)g)")
+    add("--cov", action="store_true", help="measure the coverage of volmgr")
+    add("--cov-file", type=Path, default=Path(".coverage.lab"), metavar="FILE", help="for its data (%(default)s)")
+    add("--junit", type=Path, metavar="FILE", help="where to put the JUnit XML report")
+    add("--kernel-log", type=Path, metavar="FILE", help="where to put the guest's kernel log")
+    add("pytest_args", nargs="*", metavar="-- PYTEST_ARGUMENT")
     return parser
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start one guest, run pytest in it, bring back what it found; the machine is left as it was.
 
-The guest's root is the machine's root, read-only, under an overlay that is discarded: the same interpreter, packages and
-checkout as the caller's, without an image to build. One folder is written through. No network reaches the guest, so any
+The guest's root is the machine's root, read-only, under an overlay that is discarded: the same interpreter, packages
+and checkout as the caller's, without an image to build. One folder is written through. No network reaches the guest, so any
 number of guests run side by side. This module must not know what the tests are about.
 """
 
@@ -27,7 +27,6 @@ from volmgr.testing.lab import errors, report
 
 PACKAGES = {
     "linux.uml": "user-mode-linux",
-    "setpriv": "util-linux",
     "udevadm": "udev",
     "modprobe": "kmod",
     "ip": "iproute2",
@@ -149,7 +148,7 @@ def _results_folder() -> Iterator[Path]:
 
 
 def _compile_sources(cwd: Path) -> None:
-    """Compile on the machine, as the guest discards what it compiles and is eight times slower; failing costs time only."""
+    """Compile on the machine: the guest discards what it compiles and is slow; failing costs time only."""
     for folder in (Path(__file__).parents[2], cwd / "tests"):
         if folder.is_dir():
             compileall.compile_dir(folder, quiet=2)
@@ -194,7 +193,8 @@ def _started(spec: GuestSpec, folder: Path, console: int) -> Iterator[tuple[subp
     finally:
         os.close(writer)
     try:
-        yield process, reader
+        with _guarded(process.pid, folder):
+            yield process, reader
     finally:
         # Each process of the guest's programs is a process here, in the group of the first one.
         with contextlib.suppress(ProcessLookupError):  # all have ended by themselves
@@ -203,18 +203,25 @@ def _started(spec: GuestSpec, folder: Path, console: int) -> Iterator[tuple[subp
         os.close(reader)
 
 
+@contextlib.contextmanager
+def _guarded(process_group: int, folder: Path) -> Iterator[None]:
+    """Have a guest and its folder removed even if the harness is killed: its end closes the pipe that a shell reads.
+
+    A parent-death signal would not do: it ends the first process of the guest, and its helpers stay.
+    """
+    script = 'read -r _; kill -KILL -- "-$1"; rm -rf -- "$2"'
+    command = ["/bin/sh", "-c", script, "volmgr-lab-guard", str(process_group), str(folder)]
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True) as guard:
+        try:
+            yield
+        finally:
+            guard.kill()
+
+
 def _spawn(spec: GuestSpec, folder: Path, console: int, terminal: int) -> subprocess.Popen[bytes]:
     arguments = [
-        # A harness that is killed takes its guest along.
-        *(
-            "setpriv",
-            "--pdeathsig",
-            "KILL",
-            "linux.uml",
-            f"mem={spec.memory_mib}M",
-            f"umid={folder.name}",
-            f"uml_dir={folder}/uml",
-        ),
+        *("linux.uml", f"mem={spec.memory_mib}M", f"umid={folder.name}", f"uml_dir={folder}/uml"),
         *("root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "init=/bin/bash"),
         *("con=null", f"con0=null,fd:{console}", f"con1=null,fd:{terminal}", "ssl=null"),
         *(f"VOLMGR_LAB_RESULTS={folder}", f"{GUEST_ENV}={folder.name}", "--", f"{folder}/init.sh"),

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quota: usage and limit in one row, checked and counted by one statement, last in every transaction.
+
+A project has a row for itself (volume type ``''``) and one for each volume type it uses. A limit of -1 is none; a NULL
+limit is the configured default in the project's own row and none in a type's row. This module knows no verb.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.mysql import insert as mysql_insert
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.engine import Connection
+
+from volmgr import exception
+from volmgr.db import models
+
+NAMES = ("volumes", "snapshots", "gigabytes")
+UNLIMITED = -1
+_Q = models.quotas
+
+
+def _limit(name: str) -> sa.ColumnElement[int]:
+    default = sa.case((_Q.c.volume_type_id == "", sa.bindparam(f"default_{name}", type_=sa.BigInteger)), else_=UNLIMITED)
+    return sa.func.coalesce(_Q.c[f"max_{name}"], default)
+
+
+@functools.cache
+def _change(names: tuple[str, ...], rows: int, *, back: bool) -> sa.Update:
+    """The statement that counts ``names`` in ``rows`` rows, up within the limits, or back down to zero at least."""
+    where: list[sa.ColumnElement[bool]] = [_Q.c.project_id == sa.bindparam("project")]
+    keys = [sa.bindparam(f"type_{index}") for index in range(rows)]
+    where.append(_Q.c.volume_type_id.in_(keys) if rows > 1 else _Q.c.volume_type_id == keys[0])
+    values: dict[str, Any] = {}
+    for name in names:
+        amount = sa.bindparam(f"amount_{name}", type_=sa.BigInteger)
+        if back:
+            where.append(_Q.c[name] >= amount)
+            values[name] = _Q.c[name] - amount
+        else:
+            limit = _limit(name)
+            where.append((limit < 0) | (_Q.c[name] + amount <= limit))
+            values[name] = _Q.c[name] + amount
+    return sa.update(_Q).where(*where).values(values)
+
+
+def _run(
+    conn: Connection, project_id: str, types: list[str], amounts: Mapping[str, int], defaults: Mapping[str, int] | None
+) -> int:
+    back = defaults is None
+    values: dict[str, Any] = {"project": project_id}
+    values |= {f"type_{index}": key for index, key in enumerate(types)}
+    values |= {f"amount_{name}": amount for name, amount in amounts.items()}
+    if defaults is not None:
+        values |= {f"default_{name}": int(defaults.get(name, UNLIMITED)) for name in amounts}
+    return conn.execute(_change(tuple(amounts), len(types), back=back), values).rowcount
+
+
+def charge(
+    conn: Connection,
+    project_id: str,
+    volume_type_id: str | None = None,
+    *,
+    volumes: int = 0,
+    snapshots: int = 0,
+    gigabytes: int = 0,
+    defaults: Mapping[str, int],
+) -> None:
+    """Count against a project's quota; one statement where nothing is in the way.
+
+    After an error the caller's transaction must be rolled back: one of two rows may have been counted.
+
+    :param defaults: limits by name for rows without their own; -1, or a name that is missing, is no limit.
+    :raises QuotaExceeded: a limit does not allow it; ``details`` say which, its limit, in_use and requested.
+    """
+    amounts = _amounts(volumes, snapshots, gigabytes)
+    if not amounts:
+        return
+    types = ["", volume_type_id] if volume_type_id else [""]
+    done = _run(conn, project_id, types, amounts, defaults)
+    if done == len(types):
+        return
+    there = {row.volume_type_id: row for row in conn.execute(_rows(project_id, types))}
+    missing = [key for key in types if key not in there]
+    if done < len(there):
+        raise _exceeded(project_id, there, amounts, defaults)
+    for key in missing:
+        _insert(conn, project_id, key)
+        if not _run(conn, project_id, [key], amounts, defaults):
+            there = {row.volume_type_id: row for row in conn.execute(_rows(project_id, [key]))}
+            raise _exceeded(project_id, there, amounts, defaults)
+
+
+def release(
+    conn: Connection,
+    project_id: str,
+    volume_type_id: str | None = None,
+    *,
+    volumes: int = 0,
+    snapshots: int = 0,
+    gigabytes: int = 0,
+) -> None:
+    """Give quota back that was counted with the same project and volume type.
+
+    :raises Inconsistent: less than that is counted; the caller's transaction must be rolled back.
+    """
+    amounts = _amounts(volumes, snapshots, gigabytes)
+    if not amounts:
+        return
+    types = ["", volume_type_id] if volume_type_id else [""]
+    if _run(conn, project_id, types, amounts, None) != len(types):
+        raise exception.Inconsistent(
+            f"The project {project_id!r} gives back more quota than is counted for it",
+            project_id=project_id,
+            volume_type_id=volume_type_id,
+            released=amounts,
+        )
+
+
+def _amounts(volumes: int, snapshots: int, gigabytes: int) -> dict[str, int]:
+    amounts = {"volumes": volumes, "snapshots": snapshots, "gigabytes": gigabytes}
+    if any(amount < 0 for amount in amounts.values()):
+        raise ValueError(f"quota is counted in positive amounts, not {amounts}")
+    return {name: amount for name, amount in amounts.items() if amount}
+
+
+def _rows(project_id: str, types: list[str]) -> sa.Select[Any]:
+    return sa.select(_Q).where(_Q.c.project_id == project_id, _Q.c.volume_type_id.in_(types)).order_by(_Q.c.volume_type_id)
+
+
+def _insert(conn: Connection, project_id: str, volume_type_id: str) -> None:
+    """Make an empty row, unless another transaction was first."""
+    values = {"project_id": project_id, "volume_type_id": volume_type_id}
+    statement: Any
+    if conn.dialect.name == "sqlite":
+        statement = sqlite_insert(_Q).on_conflict_do_nothing()
+    elif conn.dialect.name == "postgresql":
+        statement = postgresql_insert(_Q).on_conflict_do_nothing()
+    else:
+        statement = mysql_insert(_Q).prefix_with("IGNORE")
+    conn.execute(statement, values)
+
+
+def _limits_of(row: Any, defaults: Mapping[str, int]) -> dict[str, int]:
+    own = row.volume_type_id == ""
+    return {
+        name: value if (value := getattr(row, f"max_{name}")) is not None else int(defaults.get(name, -1)) if own else -1
+        for name in NAMES
+    }
+
+
+def _exceeded(
+    project_id: str, rows: Mapping[str, Any], amounts: Mapping[str, int], defaults: Mapping[str, int]
+) -> exception.QuotaExceeded:
+    """Say which limit is in the way. Where both rows are full, the volume type's is named: it is the narrower one."""
+    for key in sorted(rows, reverse=True):
+        row, limits = rows[key], _limits_of(rows[key], defaults)
+        for name, amount in amounts.items():
+            in_use, limit = int(getattr(row, name)), limits[name]
+            if 0 <= limit < in_use + amount:
+                of_type = f" of volume type {key}" if key else ""
+                return exception.QuotaExceeded(
+                    f"The quota for {name}{of_type} is exceeded: {in_use} of {limit} in use, {amount} more wanted",
+                    hint=f"Delete something, or raise it: volmgr quota set {project_id} --{name} <limit>",
+                    quota=name,
+                    limit=limit,
+                    in_use=in_use,
+                    requested=amount,
+                    project_id=project_id,
+                    volume_type_id=key or None,
+                )
+    # It was full when it was counted and is not any more: somebody else gave quota back in between.
+    return exception.QuotaExceeded(
+        f"The quota of the project {project_id!r} was exceeded at that moment", hint="Send the request again"
+    )
+
+
+def get(
+    conn: Connection, project_id: str, *, volume_type_id: str | None = None, defaults: Mapping[str, int]
+) -> dict[str, dict[str, int]]:
+    """Return ``{name: {"limit", "in_use"}}`` of a project, or of one of its volume types; limit -1 is none."""
+    row = conn.execute(_rows(project_id, [volume_type_id or ""])).first()
+    if row is None:
+        own = not volume_type_id
+        return {name: {"limit": int(defaults.get(name, -1)) if own else -1, "in_use": 0} for name in NAMES}
+    return _view(row, defaults)
+
+
+def list_quotas(
+    conn: Connection, *, project_id: str | None = None, defaults: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """Return every row, or one project's, as ``{"project_id", "volume_type_id", name: {"limit", "in_use"}}``."""
+    query = sa.select(_Q).order_by(_Q.c.project_id, _Q.c.volume_type_id)
+    if project_id is not None:
+        query = query.where(_Q.c.project_id == project_id)
+    return [
+        {"project_id": row.project_id, "volume_type_id": row.volume_type_id or None, **_view(row, defaults)}
+        for row in conn.execute(query)
+    ]
+
+
+def _view(row: Any, defaults: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    limits = _limits_of(row, defaults)
+    return {name: {"limit": limits[name], "in_use": int(getattr(row, name))} for name in NAMES}
+
+
+def set_limits(
+    conn: Connection, project_id: str, limits: Mapping[str, int | None], *, volume_type_id: str | None = None
+) -> None:
+    """Set limits of a project or of one of its volume types; one below what is in use only stops further use.
+
+    :param limits: by name; -1 is none, None the default again.
+    :raises Invalid: a name or a value that a limit cannot have.
+    """
+    for name, limit in limits.items():
+        if name not in NAMES:
+            raise exception.Invalid(f"There is no quota {name!r}", hint=f"One of {', '.join(NAMES)}", field=name)
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < UNLIMITED):
+            raise exception.Invalid(
+                f"The limit {limit!r} for {name} is not valid", hint="A number from 0, or -1 for none", field=name
+            )
+    if not limits:
+        return
+    key = volume_type_id or ""
+    _insert(conn, project_id, key)
+    conn.execute(
+        sa.update(_Q)
+        .where(_Q.c.project_id == project_id, _Q.c.volume_type_id == key)
+        .values({f"max_{name}": limit for name, limit in limits.items()})
+    )

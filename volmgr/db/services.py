@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The workers that are, or were, here: what they said last, and whether that was lately.
+
+Whether a worker is up is not stored: the reader computes it on the database's clock, the only one that all hosts share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from volmgr import exception
+from volmgr.db import models, records
+from volmgr.db.dialects import database_now
+
+_S = models.services
+_HOST = _S.c.host == sa.bindparam("service_host")
+_MISSING = "Look at: volmgr service list"
+
+
+def register(
+    conn: Connection,
+    host: str,
+    *,
+    topic: str,
+    rpc_version: str,
+    incarnation: str,
+    driver: str | None = None,
+    availability_zone: str | None = None,
+    state: str = "up",
+    reason: str | None = None,
+    capabilities: Mapping[str, Any] | None = None,
+) -> None:
+    """Record that a worker has started. What operators set (disabled, frozen, active backend) stays.
+
+    :param host: ``host@backend``. :param reason: why ``state`` is not ``up``.
+    """
+    values = {
+        "topic": topic,
+        "rpc_version": rpc_version,
+        "incarnation": incarnation,
+        "driver": driver,
+        "availability_zone": availability_zone,
+        "state": state,
+        "reason": reason,
+        "capabilities": dict(capabilities) if capabilities is not None else None,
+        "updated_at": database_now(),
+    }
+    if not conn.execute(sa.update(_S).where(_S.c.host == host).values(values)).rowcount:
+        conn.execute(sa.insert(_S).values(host=host, created_at=database_now(), **values))
+
+
+_BEAT = (
+    sa.update(_S)
+    .where(_HOST)
+    .values(updated_at=database_now(), state=sa.bindparam("new_state"), reason=sa.bindparam("new_reason"))
+)
+_BEAT_WITH_CAPABILITIES = _BEAT.values(capabilities=sa.bindparam("new_capabilities", type_=models.Json()))
+
+
+def beat(
+    conn: Connection,
+    host: str,
+    *,
+    capabilities: Mapping[str, Any] | None = None,
+    state: str = "up",
+    reason: str | None = None,
+) -> None:
+    """Record that a worker lives; None as ``capabilities`` leaves those of before.
+
+    :raises NotFound: the worker never registered.
+    """
+    values: dict[str, Any] = {"service_host": host, "new_state": state, "new_reason": reason}
+    statement = _BEAT
+    if capabilities is not None:
+        statement = _BEAT_WITH_CAPABILITIES
+        values["new_capabilities"] = dict(capabilities)
+    if not conn.execute(statement, values).rowcount:
+        raise _not_found(host)
+
+
+_SELECT = sa.select(_S, database_now().label("now")).order_by(_S.c.host)
+
+
+def list_services(conn: Connection, service_down_time: float) -> list[dict[str, Any]]:
+    """Return all workers as clients read them.
+
+    :param service_down_time: seconds after which a worker that has not beaten counts as down.
+    """
+    return [_view(row, service_down_time) for row in conn.execute(_SELECT)]
+
+
+def get(conn: Connection, host: str, service_down_time: float) -> dict[str, Any]:
+    """Return one worker.
+
+    :raises NotFound: no worker of that name was ever here.
+    """
+    row = conn.execute(_SELECT.where(_S.c.host == host)).first()
+    if row is None:
+        raise _not_found(host)
+    return _view(row, service_down_time)
+
+
+def is_up(conn: Connection, host: str, service_down_time: float) -> bool:
+    """Return whether a worker has beaten lately; one that never was is not up."""
+    row = conn.execute(_SELECT.where(_S.c.host == host)).first()
+    return row is not None and bool(_view(row, service_down_time)["up"])
+
+
+def _view(row: Any, service_down_time: float) -> dict[str, Any]:
+    values = dict(row._mapping)
+    age = (values.pop("now") - values["updated_at"]).total_seconds()
+    values["up"] = age <= service_down_time
+    for name in ("created_at", "updated_at"):
+        values[name] = records.moment(values[name])
+    return values
+
+
+def enable(conn: Connection, host: str) -> None:
+    """Let the scheduler place volumes there again.
+
+    :raises NotFound: no worker of that name was ever here.
+    """
+    _set(conn, host, disabled=False, disabled_reason=None)
+
+
+def disable(conn: Connection, host: str, reason: str | None = None) -> None:
+    """Keep the scheduler from placing volumes there; what is there is served on.
+
+    :raises NotFound: no worker of that name was ever here.
+    """
+    _set(conn, host, disabled=True, disabled_reason=reason)
+
+
+def freeze(conn: Connection, host: str) -> None:
+    """Refuse changes on the backend while it is replicated away.
+
+    :raises NotFound: no worker of that name was ever here.
+    """
+    _set(conn, host, frozen=True)
+
+
+def thaw(conn: Connection, host: str) -> None:
+    """Allow changes again.
+
+    :raises NotFound: no worker of that name was ever here.
+    """
+    _set(conn, host, frozen=False)
+
+
+def set_active_backend(conn: Connection, host: str, backend_id: str | None) -> None:
+    """Record which of its replicas the backend runs on; None is the first one.
+
+    :raises NotFound: no worker of that name was ever here.
+    """
+    _set(conn, host, active_backend_id=backend_id)
+
+
+def remove(conn: Connection, host: str) -> None:
+    """Forget a worker that is gone for good.
+
+    :raises NotFound: no worker of that name was ever here.
+    """
+    if not conn.execute(sa.delete(_S).where(_S.c.host == host)).rowcount:
+        raise _not_found(host)
+
+
+def _set(conn: Connection, host: str, **values: Any) -> None:
+    if not conn.execute(sa.update(_S).where(_S.c.host == host).values(values)).rowcount:
+        raise _not_found(host)
+
+
+def _not_found(host: str) -> exception.NotFound:
+    return exception.NotFound(f"No worker {host!r} was ever here", hint=_MISSING, resource="service", id=host)

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Volume types: a name, and extra specs that the scheduler and the drivers read.
+
+Every create reads its type, and types change seldom, so :class:`Cache` keeps them for a few seconds.
+"""
+
+from __future__ import annotations
+
+import datetime
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from volmgr import exception, types
+from volmgr.db import models, records
+from volmgr.db.engine import Database, is_duplicate
+
+_T = models.volume_types
+CACHE_SECONDS = 5.0
+_CHANGEABLE = frozenset({"name", "description", "is_public"})
+
+
+class VolumeTypeNotFound(exception.NotFound):
+    """There is no such volume type."""
+
+    code = "volmgr.not_found.volume_type"
+    sentence = "The volume type {id} could not be found"
+    default_hint = "Look at: volmgr type list"
+
+
+def create(
+    conn: Connection,
+    type_id: str,
+    name: str,
+    *,
+    now: datetime.datetime,
+    description: str | None = None,
+    is_public: bool = True,
+    extra_specs: Mapping[str, str] | None = None,
+    qos_specs: Mapping[str, Any] | None = None,
+) -> None:
+    """Make a volume type.
+
+    :raises AlreadyExists: its id or name is taken; the caller's transaction must be rolled back.
+    """
+    values = {
+        "id": type_id,
+        "name": name,
+        "description": description,
+        "is_public": is_public,
+        "extra_specs": dict(extra_specs or {}),
+        "qos_specs": dict(qos_specs) if qos_specs is not None else None,
+        "created_at": now,
+    }
+    try:
+        conn.execute(sa.insert(_T), values)
+    except Exception as error:
+        if is_duplicate(error):
+            raise exception.AlreadyExists(resource="volume type", id=name) from error
+        raise
+
+
+def update(conn: Connection, type_id: str, **values: Any) -> None:
+    """Change name, description or is_public.
+
+    :raises VolumeTypeNotFound: there is none.
+    :raises AlreadyExists: the name is taken; the caller's transaction must be rolled back.
+    """
+    if unknown := set(values) - _CHANGEABLE:
+        raise exception.Invalid(f"A volume type has no {', '.join(sorted(unknown))} to change", field=sorted(unknown)[0])
+    try:
+        _change(conn, type_id, values)
+    except Exception as error:
+        if is_duplicate(error):
+            raise exception.AlreadyExists(resource="volume type", id=values.get("name")) from error
+        raise
+
+
+def set_specs(conn: Connection, type_id: str, specs: Mapping[str, str | None]) -> dict[str, str]:
+    """Merge extra specs into a type's; one that is None is removed. Returns all of them.
+
+    :raises VolumeTypeNotFound: there is none.
+    """
+    query = sa.select(_T.c.extra_specs).where(_T.c.id == type_id)
+    # Locked where the database can: two that merge at once must not lose each other's.
+    row = conn.execute(query.with_for_update()).first()
+    if row is None:
+        raise VolumeTypeNotFound(id=type_id)
+    merged = {**(row.extra_specs or {}), **specs}
+    kept = {key: str(value) for key, value in merged.items() if value is not None}
+    _change(conn, type_id, {"extra_specs": kept})
+    return kept
+
+
+def set_qos(conn: Connection, type_id: str, qos_specs: Mapping[str, Any] | None) -> None:
+    """Replace a type's QoS specs.
+
+    :raises VolumeTypeNotFound: there is none.
+    """
+    _change(conn, type_id, {"qos_specs": dict(qos_specs) if qos_specs is not None else None})
+
+
+def _change(conn: Connection, type_id: str, values: Mapping[str, Any]) -> None:
+    if not values:
+        _one(conn, _T.c.id == type_id, type_id)
+        return
+    if not conn.execute(sa.update(_T).where(_T.c.id == type_id).values(values)).rowcount:
+        raise VolumeTypeNotFound(id=type_id)
+
+
+def delete(conn: Connection, type_id: str) -> None:
+    """Remove a type that no volume has.
+
+    :raises VolumeTypeNotFound: there is none. :raises Conflict: volumes have it.
+    """
+    used = sa.exists().where(models.volumes.c.volume_type_id == _T.c.id)
+    if conn.execute(sa.delete(_T).where(_T.c.id == type_id, ~used)).rowcount:
+        return
+    _one(conn, _T.c.id == type_id, type_id)
+    raise exception.Conflict(
+        f"Volumes have the type {type_id}", hint="Retype or delete them first", resource="volume type", id=type_id
+    )
+
+
+def get(conn: Connection, type_id: str) -> types.VolumeType:
+    """Return a type.
+
+    :raises VolumeTypeNotFound: there is none.
+    """
+    return _record(_one(conn, _T.c.id == type_id, type_id))
+
+
+def find(conn: Connection, name_or_id: str) -> types.VolumeType:
+    """Return a type by its id or else by its name.
+
+    :raises VolumeTypeNotFound: there is none.
+    """
+    rows = conn.execute(sa.select(_T).where((_T.c.id == name_or_id) | (_T.c.name == name_or_id))).all()
+    for row in sorted(rows, key=lambda row: row.id != name_or_id):
+        return _record(row)
+    raise VolumeTypeNotFound(id=name_or_id)
+
+
+def list_types(conn: Connection) -> list[types.VolumeType]:
+    """Return all types by name."""
+    return [_record(row) for row in conn.execute(sa.select(_T).order_by(_T.c.name))]
+
+
+def list_views(conn: Connection) -> list[dict[str, Any]]:
+    """Return all types by name, as clients read them."""
+    return [
+        {**row._mapping, "created_at": records.moment(row.created_at)}
+        for row in conn.execute(sa.select(_T).order_by(_T.c.name))
+    ]
+
+
+def _one(conn: Connection, where: sa.ColumnElement[bool], given: str) -> Any:
+    row = conn.execute(sa.select(_T).where(where)).first()
+    if row is None:
+        raise VolumeTypeNotFound(id=given)
+    return row
+
+
+def _record(row: Any) -> types.VolumeType:
+    return types.VolumeType(row.id, row.name, dict(row.extra_specs or {}), row.qos_specs)
+
+
+class Cache:
+    """Volume types by id, at most some seconds old.
+
+    :param max_age: seconds. :param clock: monotonic seconds.
+    """
+
+    def __init__(self, database: Database, max_age: float = CACHE_SECONDS, clock: Any = time.monotonic) -> None:
+        self._database = database
+        self._max_age = max_age
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: dict[str, tuple[float, types.VolumeType | None]] = {}
+
+    def get(self, type_id: str | None) -> types.VolumeType | None:
+        """Return a type, or None where there is none."""
+        if type_id is None:
+            return None
+        now = self._clock()
+        with self._lock:
+            kept = self._kept.get(type_id)
+        if kept is not None and now - kept[0] < self._max_age:
+            return kept[1]
+        with self._database.reader() as conn:
+            row = conn.execute(sa.select(_T).where(_T.c.id == type_id)).first()
+        found = _record(row) if row is not None else None
+        with self._lock:
+            self._kept = {key: item for key, item in self._kept.items() if now - item[0] < self._max_age}
+            self._kept[type_id] = (now, found)
+        return found
+
+    def forget(self) -> None:
+        """Read everything again: called after a change made by this process."""
+        with self._lock:
+            self._kept.clear()
