@@ -31,6 +31,11 @@ class RequestContext(context.RequestContext):
         self.request_key = request_key
         self.peer = dict(peer) if peer else None
 
+    @property
+    def scope(self) -> str | None:
+        """The only project whose resources the caller may see, or None for an administrator."""
+        return None if self.is_admin else (self.project_id or "")
+
     def to_dict(self) -> dict[str, Any]:
         """Return the form that travels; it has no token."""
         return {

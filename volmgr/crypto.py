@@ -165,7 +165,10 @@ def _bound(table: str, column: str, key: str) -> bytes:
 
 def _damaged(table: str, column: str, key: str) -> exception.Inconsistent:
     return exception.Inconsistent(
-        f"The secret in {table}.{column} of {key} is damaged or belongs to another row", table=table, column=column, id=key
+        f"The secret in {table}.{column} of {key} is damaged or belongs to another row",
+        table=table,
+        column=column,
+        id=key,
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from volmgr import exception, types
 from volmgr.context import RequestContext
 from volmgr.db import claims, operations
-from volmgr.db.admission import Admitting
+from volmgr.db.admission import MISSING, Admitting
 from volmgr.db.engine import CommitUnknown, Database, is_duplicate
 from volmgr.operations import conflicts
 from volmgr.operations.base import Args, Claim, Lane, Operation, Policy
@@ -143,6 +143,7 @@ class Dispatcher:
             settings=self.backend.settings,
             project_id=context.project_id,
             user_id=context.user_id,
+            scope=context.scope,
         )
 
     def _row(
@@ -190,6 +191,8 @@ class Dispatcher:
             obstacle = claims.obstacle(conn, claim)
         if obstacle is None:
             return {"operation_id": None, "state": "done", "result": operation.absent(claim)}
+        if context.scope is not None and obstacle.project_id != context.scope:
+            raise MISSING[claim.resource](id=claim.id)
         verdict, holder = judge(operation, claim, obstacle)
         if verdict is Policy.SAME and holder is not None:
             return _answer(holder)

@@ -94,6 +94,14 @@ class VolumeManager(SchedulerDependentManager):
         """
         self.worker.ready()
 
+    def visible(self, context: RequestContext, arguments: dict[str, Any]) -> None:
+        """Return if the caller may see the resource that a request names.
+
+        :raises NotFound: it is another project's.
+        """
+        if context.scope is not None:
+            self.readers.visible(context, arguments)
+
     # --- volumes --------------------------------------------------------------------------------------------------
 
     @journalled

@@ -84,20 +84,33 @@ class Readers:
         # Waiting requests must not take every thread from the others: beyond these the answer is the present state.
         self._waiters = threading.BoundedSemaphore(max(1, worker.settings_of("control_threads") // 2))
 
+    def visible(self, context: RequestContext, arguments: dict[str, Any]) -> None:
+        """Return if the caller may see the volume, snapshot or attachment among a request's arguments.
+
+        A changing verb's own admission decides about what it makes and what it takes.
+        """
+        with self.worker.database.reader() as conn:
+            for name, read in (
+                ("volume_id", listing.volume), ("snapshot_id", listing.snapshot), ("attachment_id", listing.attachment)
+            ):
+                if arguments.get(name) is not None:
+                    read(conn, arguments[name], context.scope)
+                    return
+
     def volume(self, context: RequestContext, volume_id: str) -> dict[str, Any]:
         """Return a volume with its attachments."""
         with self.worker.database.reader() as conn:
-            return listing.volume(conn, volume_id, scope(context))
+            return listing.volume(conn, volume_id, context.scope)
 
     def snapshot(self, context: RequestContext, snapshot_id: str) -> dict[str, Any]:
         """Return a snapshot."""
         with self.worker.database.reader() as conn:
-            return listing.snapshot(conn, snapshot_id, scope(context))
+            return listing.snapshot(conn, snapshot_id, context.scope)
 
     def attachment(self, context: RequestContext, attachment_id: str) -> dict[str, Any]:
         """Return an attachment."""
         with self.worker.database.reader() as conn:
-            return listing.attachment(conn, attachment_id, scope(context))
+            return listing.attachment(conn, attachment_id, context.scope)
 
     def page(
         self,
@@ -116,7 +129,7 @@ class Readers:
             limit=limit or listing.DEFAULT_LIMIT,
             sort_keys=sort_keys or ["created_at"],
             sort_dirs=sort_dirs or ["desc"],
-            project_id=scope(context),
+            project_id=context.scope,
         )
         with self.worker.database.reader() as conn:
             return _PAGES[noun](conn, page)
@@ -150,7 +163,7 @@ class Readers:
 
     @staticmethod
     def _own(context: RequestContext, project_id: str | None, operation_id: str) -> None:
-        wanted = scope(context)
+        wanted = context.scope
         if wanted is not None and project_id != wanted:
             raise exception.OperationNotFound(id=operation_id)
 
@@ -182,7 +195,7 @@ class Readers:
         """Return one screen about a resource: SQL, journal, grants, one look at the backend, the next command."""
         with self.worker.database.reader() as conn:
             history = operations.history(conn, resource_id, 10)
-            kind, view = _find(conn, resource_id, scope(context))
+            kind, view = _find(conn, resource_id, context.scope)
             wanted = export_rows.wanted(conn, kind, resource_id) if view else None
         if view is None and not history:
             raise exception.NotFound(resource="resource", id=resource_id)
@@ -216,11 +229,6 @@ class Readers:
         except exception.VolmgrError as error:
             return f"not known: {error}"
         return "there"
-
-
-def scope(context: RequestContext) -> str | None:
-    """Return the project that a caller is confined to, or None for an administrator."""
-    return None if context.is_admin else (context.project_id or "")
 
 
 def _find(conn: Any, resource_id: str, project_id: str | None) -> tuple[str, dict[str, Any] | None]:

@@ -23,6 +23,7 @@ from volmgr.db import claims, operations, records
 from volmgr.db.admission import Settings
 from volmgr.db.closing import Closing
 from volmgr.db.engine import Database
+from volmgr.drivers.progress import reporting
 from volmgr.operations import registry
 from volmgr.operations.base import Operation, Rerun, Step
 from volmgr.runtime import Clock
@@ -410,7 +411,9 @@ class _Progress:
                 return step.recognise()
             except exception.NotFound:
                 LOG.info("Step %s of operation %s was not done; it is done again", step.name, self.task.id)
-        return step.do()
+        # Copies deep inside a driver tell how far they are, and stop when the operation is cancelled.
+        with reporting(self.task.progress):
+            return step.do()
 
     def _note_begin(self, step: Step) -> None:
         if self.task.operation.step != step.name:

@@ -7,6 +7,7 @@ Real servers from the distribution's packages; what volmgr does with them is tes
 from __future__ import annotations
 
 import os
+import random
 import signal
 import socket
 import ssl
@@ -37,8 +38,9 @@ from volmgr.testing.servers import (
     ServerStartFailed,
     ServerUnavailable,
 )
-from volmgr.testing.servers.base import HOST, find_program, free_port
+from volmgr.testing.servers.base import HOST, _issued_ports, find_program, free_port
 from volmgr.testing.servers.certificates import make_server_certificate
+from volmgr.testing.servers.keeping import Keeper
 from volmgr.testing.servers.pytest_fixtures import unavailable
 from volmgr.testing.servers.sql import SQLServer
 from volmgr.testing.waiting import WaitTimeout, wait_until
@@ -323,12 +325,16 @@ def own_temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 ORPHAN = """
+import os
 import sys
 from volmgr.testing.servers import MariaDBServer, PostgreSQLServer, RabbitMQServer
 server = {"PostgreSQL": PostgreSQLServer, "MariaDB": MariaDBServer, "RabbitMQ": RabbitMQServer}[sys.argv[1]]()
 server.start()
-print(server.keeper_pid, flush=True)
+# A child of the test run that still holds the keeper's socket must not keep the server alive.
+if os.fork():
+    print(server.keeper_pid, flush=True)
 sys.stdin.read()
+os._exit(0)
 """
 
 
@@ -363,10 +369,50 @@ def test_missing_program_names_its_package() -> None:
 
 
 def test_free_port_is_free_and_never_given_twice() -> None:
-    ports = [free_port() for _ in range(20)]
-    assert len(set(ports)) == len(ports)
-    with socket.create_server((HOST, ports[0])):
-        assert free_port() not in ports
+    state = random.getstate()
+    first = free_port()
+    random.setstate(state)  # the same candidates in the same order
+    second = free_port()
+    assert second != first
+    with socket.create_server((HOST, first)), socket.create_server((HOST, second)):
+        pass
+
+
+def test_free_port_passes_over_a_port_in_use() -> None:
+    state = random.getstate()
+    with socket.create_server((HOST, free_port())) as taken:
+        random.setstate(state)
+        _issued_ports.discard(taken.getsockname()[1])
+        assert free_port() != taken.getsockname()[1]
+
+
+def test_keeper_ends_a_daemon_that_left_its_parent_and_its_session(own_temporary: Path) -> None:
+    folder = own_temporary / "kept"
+    folder.mkdir()
+    keeper = Keeper(folder)
+    try:
+        script = "setsid sleep 600 & echo $! > daemon; mv daemon pid"
+        environment = {"PATH": os.environ["PATH"]}
+        keeper.run("daemon", ["/bin/sh", "-c", script], env=environment, cwd=folder, log=folder / "log", user=None)
+        wait_until((folder / "pid").exists, SECONDS, "the daemon to start")
+        wait_until(lambda: keeper.poll("daemon") == 0, SECONDS, "its parent to end")
+        daemon = psutil.Process(int((folder / "pid").read_text()))
+        assert running([daemon]) == [daemon]
+    finally:
+        keeper.finish()
+    assert running([daemon]) == []
+    assert not folder.exists()
+
+
+def test_keeper_says_why_a_program_does_not_start(own_temporary: Path) -> None:
+    folder = own_temporary / "kept"
+    folder.mkdir()
+    keeper = Keeper(folder)
+    try:
+        with pytest.raises(ServerError, match="could not run: FileNotFoundError"):
+            keeper.run("none", ["/no/such/program"], env={}, cwd=folder, log=folder / "log", user=None)
+    finally:
+        keeper.finish()
 
 
 def test_wait_until_returns_the_value_and_reports_the_last_one() -> None:

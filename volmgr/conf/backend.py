@@ -1,45 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of a backend: they stand in its own group, in ``[backend_defaults]``, or count as they are here."""
+"""One backend's options: its own section, then ``[backend_defaults]``, then the deployment's, then the default."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from oslo_config import cfg
 
-OPTS: list[cfg.Opt] = [
-    cfg.StrOpt(
-        "volume_driver",
-        default="volmgr.drivers.lvm.LVMVolumeDriver",
-        help="Driver, by its name (file, sim…) or its class as a dotted path",
-    ),
-    cfg.StrOpt("volume_backend_name", help="Name of the backend in capabilities; the group's name without it"),
-    cfg.StrOpt("volume_group", default="volmgr-volumes", help="LVM volume group"),
-    cfg.StrOpt("backend_availability_zone", help="Zone of this backend, instead of storage_availability_zone"),
-    cfg.IntOpt("reserved_percentage", default=0, min=0, max=100, help="Percentage of the capacity that is kept free"),
-    cfg.FloatOpt(
-        "max_over_subscription_ratio", default=20.0, min=1.0, help="How often the capacity may be promised to volumes"
-    ),
-    cfg.StrOpt("target_helper", default="lioadm", help="Target, by its name (lioadm, tgtadm, fake…)"),
-    cfg.StrOpt("target_protocol", default="iscsi", choices=["iscsi", "iser", "fc", "aoe"], help="Transport"),
-    cfg.StrOpt("target_prefix", default="iqn.2010-10.org.openstack:", help="What target names begin with"),
-    cfg.HostAddressOpt("target_ip_address", default="$my_ip", help="Address where the target listens"),
-    cfg.ListOpt("target_secondary_ip_addresses", default=[], help="Further addresses where the target listens"),
-    cfg.PortOpt("target_port", default=3260, help="TCP port where the target listens"),
-    cfg.BoolOpt("use_chap_auth", default=True, help="Whether initiators must know a secret made for each volume"),
-    cfg.StrOpt("volume_clear", default="zero", choices=["zero", "none"], help="How deleted space is made unreadable"),
-    cfg.IntOpt("volume_clear_size", default=0, min=0, help="MiB at the start of a volume to clear, 0 for all of it"),
-    cfg.IntOpt("volume_copy_bps_limit", default=0, min=0, help="Bytes a second that copies may take, 0 for no limit"),
-    cfg.IntOpt("trash_retention", default=0, min=0, help="Seconds for which a deleted volume can be brought back"),
-    cfg.StrOpt("filter_function", help="Expression that says whether the backend may take a volume"),
-    cfg.StrOpt("goodness_function", help="Expression that says how well, from 0 to 100, it suits a volume"),
-    cfg.DictOpt("extra_capabilities", default={}, help="Further capabilities to report, as key:value pairs"),
-]
+from volmgr.conf import groups, targets, volume
+
+_UNSET = (cfg.Locations.opt_default, cfg.Locations.set_default)
 
 
-def register_opts(conf: cfg.ConfigOpts) -> None:
-    """Define the options in ``[backend_defaults]``; a backend's own group follows when it is known."""
-    conf.register_opts(OPTS, group="backend_defaults")
+class BackendConfiguration:
+    """A backend's options by attribute, as drivers and targets read them.
 
+    :param conf: the deployment's configuration. :param group: the backend's section, and its name.
+    """
 
-def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
-    """Return the options by group."""
-    return [("backend_defaults", OPTS)]
+    def __init__(self, conf: cfg.ConfigOpts, group: str) -> None:
+        self._conf = conf
+        self._names: set[str] = set()
+        self.config_group = group
+        conf.register_group(cfg.OptGroup(group))
+        self.append_config_values([*volume.ALL, *targets.OPTIONS])
+
+    def __repr__(self) -> str:
+        return f"BackendConfiguration({self.config_group!r})"
+
+    def append_config_values(self, opts: Sequence[cfg.Opt]) -> None:
+        """Define further options, as a driver does with its own list; those that are known already stay as they are."""
+        for opt in opts:
+            if opt.dest in self._names or self._is_global(opt.dest):
+                continue
+            self._names.add(opt.dest)
+            for group in (self.config_group, groups.BACKEND_DEFAULTS):
+                if opt.dest not in self._conf[group]:
+                    self._conf.register_opt(opt, group=group)
+
+    def _is_global(self, name: str) -> bool:
+        return name in self._conf
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name not in self._names:
+            if self._is_global(name):
+                return getattr(self._conf, name)
+            raise AttributeError(f"the backend {self.config_group} has no option {name}")
+        for group in (self.config_group, groups.BACKEND_DEFAULTS):
+            location = self._conf.get_location(name, group=group)
+            if location is not None and location.location not in _UNSET:
+                return self._conf[group][name]
+        return self._conf[self.config_group][name]
+
+    def safe_get(self, name: str) -> Any:
+        """Return an option, or None if there is no such option."""
+        return getattr(self, name, None)

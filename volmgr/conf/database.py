@@ -1,25 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of the database."""
+"""Options of ``[database]``."""
 
 from __future__ import annotations
 
 from oslo_config import cfg
 
-OPTS: list[cfg.Opt] = [
+GROUP = "database"
+
+OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "connection",
         default="sqlite:///$state_path/volmgr.sqlite",
         secret=True,
-        help="Database, as SQLAlchemy writes it: sqlite:////path, postgresql+psycopg2://…, mysql+pymysql://…",
+        help="The database: sqlite:////path for one host, postgresql://user:password@host/name or "
+        "mysql://user:password@host/name for several.",
+    ),
+    cfg.FloatOpt(
+        "busy_timeout", default=15, min=1, max=600, help="Seconds to wait for another transaction or a free connection."
+    ),
+    cfg.FloatOpt(
+        "statement_timeout", default=60, min=1, max=3600, help="Seconds that one statement may take on a server."
+    ),
+    cfg.FloatOpt(
+        "retry_timeout",
+        default=15,
+        min=0,
+        max=600,
+        help="Seconds for which a transaction is tried again after a deadlock or a lost connection.",
     ),
 ]
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    """Define the options."""
-    conf.register_opts(OPTS, group="database")
+    """Register these options."""
+    conf.register_opts(OPTIONS, group=GROUP)
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
-    """Return the options by group."""
-    return [("database", OPTS)]
+    """Return these options by group."""
+    return [(GROUP, list(OPTIONS))]

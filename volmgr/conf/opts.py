@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the options of every module beside this one; a module that forgets to list them fails at once."""
+"""Collects the options of all topics, for registration and for the sample file.
+
+Every module of this package is a topic and must have ``register_opts(conf)`` and ``list_opts()``; one that forgets
+fails here, so that no option can be missing from the sample.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +13,43 @@ from types import ModuleType
 
 from oslo_config import cfg
 
-import volmgr.conf
+from volmgr import conf as package
+
+# These are not topics: they put the topics together.
+_NOT_TOPICS = frozenset({"opts", "backend", "loading"})
 
 
-def modules() -> list[ModuleType]:
-    """Return the modules that define options.
+def topics() -> list[ModuleType]:
+    """Return the modules that have options.
 
-    :raises TypeError: one of them lacks ``register_opts`` or ``list_opts``.
+    :raises TypeError: a module of this package lacks ``register_opts`` or ``list_opts``.
     """
     found = []
-    for item in pkgutil.iter_modules(volmgr.conf.__path__):
-        if item.name == "opts":
+    for info in pkgutil.iter_modules(package.__path__):
+        if info.name in _NOT_TOPICS:
             continue
-        module = importlib.import_module(f"volmgr.conf.{item.name}")
+        module = importlib.import_module(f"{package.__name__}.{info.name}")
         for name in ("register_opts", "list_opts"):
-            if not hasattr(module, name):
-                raise TypeError(f"{module.__name__} has no {name}")
+            if not callable(getattr(module, name, None)):
+                raise TypeError(f"{module.__name__} has no {name}()")
         found.append(module)
     return found
 
 
-def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
-    """Return every option by group, for oslo-config-generator."""
-    from volmgr.drivers.file import FileDriver
-    from volmgr.drivers.sim import SimDriver
+def register_all(conf: cfg.ConfigOpts) -> None:
+    """Register the options of every topic."""
+    for module in topics():
+        module.register_opts(conf)
 
-    collected: dict[str, list[cfg.Opt]] = {}
-    for module in modules():
-        for group, opts in module.list_opts():
-            collected.setdefault(group, []).extend(opts)
-    for driver in (FileDriver, SimDriver):
-        collected.setdefault("backend_defaults", []).extend(driver.get_driver_options())
-    return list(collected.items())
+
+def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
+    """Return all options by group, for oslo-config-generator; the drivers' own are in ``[backend_defaults]``."""
+    from volmgr.conf import groups
+    from volmgr.drivers.file import FILE_OPTS
+
+    merged: dict[str, list[cfg.Opt]] = {}
+    for module in topics():
+        for group, options in module.list_opts():
+            merged.setdefault(group, []).extend(options)
+    merged[groups.BACKEND_DEFAULTS].extend(FILE_OPTS)
+    return list(merged.items())

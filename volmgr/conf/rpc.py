@@ -1,23 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options of RPC: where requests come from. The transports' own options are theirs."""
+"""Where requests come from. oslo.messaging owns ``transport_url`` and refuses a second definition of it, so only its
+default is made here; ``[unix_transport]`` belongs to the transport that reads it.
+"""
 
 from __future__ import annotations
 
 from oslo_config import cfg
 
-DEFAULT_URL = "unix://$state_path/rpc"
+TRANSPORT_OPTION = "transport_url"
+DEFAULT_TRANSPORT_URL = "unix://$state_path/rpc"
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    """Define the options; ``transport_url`` itself belongs to oslo.messaging."""
+    """Register nothing: importing the transport costs what only a process that uses it should pay."""
+
+
+def register_transport(conf: cfg.ConfigOpts) -> None:
+    """Register oslo.messaging's own option with our default. Costs the import of oslo.messaging."""
     from oslo_messaging import transport
 
     conf.register_opts(transport._transport_opts)
-    cfg.set_defaults(transport._transport_opts, transport_url=DEFAULT_URL)
+    conf.set_default(TRANSPORT_OPTION, DEFAULT_TRANSPORT_URL)
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
-    """Return the options by group."""
-    from volmgr.rpc import unix_transport
+    """Return these options by group."""
+    from volmgr.rpc.unix import options as unix_options
 
-    return [(group, list(opts)) for group, opts in unix_transport.list_opts()]
+    return unix_options.list_opts()

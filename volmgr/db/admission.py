@@ -17,6 +17,8 @@ from sqlalchemy.engine import Connection
 from volmgr import exception, names, types
 from volmgr.db import claims, models, operations, quotas, records
 
+#: the error for a resource that is not there, or is not the caller's to see.
+MISSING = {"volume": exception.VolumeNotFound, "snapshot": exception.SnapshotNotFound}
 _INSERT_VOLUME = sa.insert(models.volumes)
 _INSERT_SNAPSHOT = sa.insert(models.snapshots)
 _INSERT_OBJECT = sa.insert(models.objects)
@@ -52,6 +54,7 @@ class Settings:
 class Admitting:
     """One admission under way.
 
+    :param scope: the only project whose resources the caller may touch, None for an administrator.
     :ivar held: the claims taken, as the journal keeps them.
     :ivar data: what the operation wants kept in its journal row from the beginning.
     """
@@ -65,6 +68,7 @@ class Admitting:
         settings: Settings,
         project_id: str | None,
         user_id: str | None,
+        scope: str | None = None,
     ) -> None:
         self.conn = conn
         self.operation_id = operation_id
@@ -72,6 +76,7 @@ class Admitting:
         self.settings = settings
         self.project_id = project_id
         self.user_id = user_id
+        self.scope = scope
         self.data: dict[str, Any] = {}
         self.held: list[dict[str, Any]] = []
         self._volumes: dict[str, types.Volume] = {}
@@ -89,6 +94,7 @@ class Admitting:
             row = claims.take(self.conn, claim, self.operation_id, self.now)
             if row is None:
                 return claim
+            self._own(claim.resource, row)
             if row.host is not None and names.service_of(row.host) != self.settings.host:
                 raise exception.Moved(host=row.host)
             self.held.append(claim.to_json())
@@ -97,6 +103,10 @@ class Admitting:
             else:
                 self._snapshots[claim.id] = records.snapshot(row)
         return None
+
+    def _own(self, resource: str, row: Any) -> None:
+        if self.scope is not None and row.project_id != self.scope:
+            raise MISSING[resource](id=row.id)
 
     def volume(self, volume_id: str) -> types.Volume:
         """Return a claimed volume."""
@@ -114,6 +124,7 @@ class Admitting:
         if volume_id not in self._volumes:
             if (row := claims.row(self.conn, "volume", volume_id)) is None:
                 raise exception.VolumeNotFound(id=volume_id)
+            self._own("volume", row)
             return records.volume(row)
         return self._volumes[volume_id]
 
@@ -125,6 +136,7 @@ class Admitting:
         if snapshot_id not in self._snapshots:
             if (row := claims.row(self.conn, "snapshot", snapshot_id)) is None:
                 raise exception.SnapshotNotFound(id=snapshot_id)
+            self._own("snapshot", row)
             return records.snapshot(row)
         return self._snapshots[snapshot_id]
 

@@ -110,6 +110,7 @@ class Obstacle:
     """Why a claim could not be taken: the resource's status, and who holds it."""
 
     status: str
+    project_id: str | None
     holders: tuple[types.OperationRecord, ...]
     snapshots: int
     attachments: int
@@ -129,4 +130,4 @@ def obstacle(conn: Connection, claim: Any) -> Obstacle | None:
         for index, table in enumerate((models.snapshots, models.attachments)):
             count = sa.select(sa.func.count()).select_from(table).where(table.c.volume_id == claim.id)
             counts[index] = int(conn.execute(count).scalar_one())
-    return Obstacle(found.status, tuple(records.operation(item) for item in holders), counts[0], counts[1])
+    return Obstacle(found.status, found.project_id, tuple(records.operation(item) for item in holders), counts[0], counts[1])

@@ -105,6 +105,17 @@ class Database:
         self._lock_owner: int | None = None
         self.engine = self._make_engine(pool_size)
 
+    @classmethod
+    def from_config(cls, group: Any, pool_size: int) -> Database:
+        """Return the database that a ``[database]`` group names."""
+        return cls(
+            group.connection,
+            pool_size=pool_size,
+            busy_timeout=group.busy_timeout,
+            statement_timeout=group.statement_timeout,
+            retry_timeout=group.retry_timeout,
+        )
+
     def _make_engine(self, pool_size: int) -> Engine:
         options: dict[str, Any] = dict(self._settings.engine_options)
         engine = sa.create_engine(

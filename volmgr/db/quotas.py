@@ -26,7 +26,8 @@ _Q = models.quotas
 
 
 def _limit(name: str) -> sa.ColumnElement[int]:
-    default = sa.case((_Q.c.volume_type_id == "", sa.bindparam(f"default_{name}", type_=sa.BigInteger)), else_=UNLIMITED)
+    configured = sa.bindparam(f"default_{name}", type_=sa.BigInteger)
+    default = sa.case((_Q.c.volume_type_id == "", configured), else_=UNLIMITED)
     return sa.func.coalesce(_Q.c[f"max_{name}"], default)
 
 
@@ -34,7 +35,7 @@ def _limit(name: str) -> sa.ColumnElement[int]:
 def _change(names: tuple[str, ...], rows: int, *, back: bool) -> sa.Update:
     """The statement that counts ``names`` in ``rows`` rows, up within the limits, or back down to zero at least."""
     where: list[sa.ColumnElement[bool]] = [_Q.c.project_id == sa.bindparam("project")]
-    keys = [sa.bindparam(f"type_{index}") for index in range(rows)]
+    keys: list[sa.BindParameter[Any]] = [sa.bindparam(f"type_{index}") for index in range(rows)]
     where.append(_Q.c.volume_type_id.in_(keys) if rows > 1 else _Q.c.volume_type_id == keys[0])
     values: dict[str, Any] = {}
     for name in names:
@@ -130,7 +131,8 @@ def _amounts(volumes: int, snapshots: int, gigabytes: int) -> dict[str, int]:
 
 
 def _rows(project_id: str, types: list[str]) -> sa.Select[Any]:
-    return sa.select(_Q).where(_Q.c.project_id == project_id, _Q.c.volume_type_id.in_(types)).order_by(_Q.c.volume_type_id)
+    where = (_Q.c.project_id == project_id) & _Q.c.volume_type_id.in_(types)
+    return sa.select(_Q).where(where).order_by(_Q.c.volume_type_id)
 
 
 def _insert(conn: Connection, project_id: str, volume_type_id: str) -> None:
@@ -147,11 +149,9 @@ def _insert(conn: Connection, project_id: str, volume_type_id: str) -> None:
 
 
 def _limits_of(row: Any, defaults: Mapping[str, int]) -> dict[str, int]:
-    own = row.volume_type_id == ""
-    return {
-        name: value if (value := getattr(row, f"max_{name}")) is not None else int(defaults.get(name, -1)) if own else -1
-        for name in NAMES
-    }
+    configured = {name: int(defaults.get(name, UNLIMITED)) if row.volume_type_id == "" else UNLIMITED for name in NAMES}
+    own = {name: getattr(row, f"max_{name}") for name in NAMES}
+    return {name: int(own[name]) if own[name] is not None else configured[name] for name in NAMES}
 
 
 def _exceeded(

@@ -71,7 +71,8 @@ def update(conn: Connection, type_id: str, **values: Any) -> None:
     :raises AlreadyExists: the name is taken; the caller's transaction must be rolled back.
     """
     if unknown := set(values) - _CHANGEABLE:
-        raise exception.Invalid(f"A volume type has no {', '.join(sorted(unknown))} to change", field=sorted(unknown)[0])
+        field = sorted(unknown)[0]
+        raise exception.Invalid(f"A volume type has no {field} that could be changed", field=field)
     try:
         _change(conn, type_id, values)
     except Exception as error:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from volmgr import exception, states, validate
+from volmgr.db.admission import MISSING
 
 if TYPE_CHECKING:
     from volmgr.db.admission import Admitting
@@ -191,8 +192,7 @@ class Operation(abc.ABC, Generic[A]):
 
         :raises NotFound: naming the resource.
         """
-        kinds = {"volume": exception.VolumeNotFound, "snapshot": exception.SnapshotNotFound}
-        raise kinds[claim.resource](id=claim.id)
+        raise MISSING[claim.resource](id=claim.id)
 
     def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
         """Write what stands after a failure whose steps are undone; claims that are left are released after it."""

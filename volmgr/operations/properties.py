@@ -27,18 +27,17 @@ class Properties:
         :raises VolumeNotFound: there is none, or it is another project's.
         :raises VolumeAttached: it cannot become read-only while somebody may write to it.
         """
-        project_id = None if context.is_admin else (context.project_id or "")
         values = {key: value for key, value in changes.items() if value is not None}
 
         def write() -> dict[str, Any]:
             with self.database.writer() as conn:
-                view = listing.volume(conn, volume_id, project_id)
+                view = listing.volume(conn, volume_id, context.scope)
                 if values.get("readonly") and any(item["mode"] == "rw" for item in view["attachments"]):
                     raise exception.VolumeAttached(id=volume_id, status=view["status"])
                 if values:
                     table = models.volumes
                     statement = sa.update(table).where(table.c.id == volume_id)
                     conn.execute(statement.values(**values, updated_at=self.clock.now()))
-                return listing.volume(conn, volume_id, project_id)
+                return listing.volume(conn, volume_id, context.scope)
 
         return self.database.retrying(write)

@@ -14,7 +14,7 @@ from volmgr.validate import Check
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _endpoint(function: F, checks: dict[str, Check], *, needs_backend: bool) -> F:
+def _endpoint(function: F, checks: dict[str, Check], *, needs_backend: bool, level: bool = False) -> F:
     signature = inspect.signature(function)
     takes_more = any(item.kind is item.VAR_KEYWORD for item in signature.parameters.values())
     known = set(signature.parameters) - {"self", "context"}
@@ -34,6 +34,8 @@ def _endpoint(function: F, checks: dict[str, Check], *, needs_backend: bool) -> 
                 bound.arguments[name] = check(name, bound.arguments[name])
         if needs_backend:
             self.ready()
+        if level:
+            self.visible(context, bound.arguments)
         return function(*bound.args, **bound.kwargs)
 
     endpoint.checks = checks  # type: ignore[attr-defined]
@@ -68,6 +70,6 @@ def _answering(checks: dict[str, Check], *, needs_backend: bool) -> Callable[[F]
         parameters = set(inspect.signature(function).parameters) - {"self", "context"}
         if parameters != set(checks):
             raise TypeError(f"{function.__name__} leaves arguments unchecked: {sorted(parameters ^ set(checks))}")
-        return _endpoint(function, checks, needs_backend=needs_backend)
+        return _endpoint(function, checks, needs_backend=needs_backend, level=needs_backend)
 
     return decorate

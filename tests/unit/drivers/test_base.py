@@ -18,7 +18,6 @@ from volmgr.drivers.options import Configuration
 from volmgr.drivers.sim import MemoryStore, SimDriver
 from volmgr.types import Volume
 
-
 ROOT = pathlib.Path(volmgr.__file__).parents[1]
 
 

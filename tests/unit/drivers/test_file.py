@@ -263,3 +263,17 @@ def test_it_works_on_green_threads(tmp_path: pathlib.Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout.strip()) == (0, "8"), done.stderr
+
+
+def test_a_link_that_appears_after_a_look_is_not_opened(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    store = Folder(str(tmp_path / "store"))
+    (tmp_path / "store" / "link").symlink_to(tmp_path / "victim")
+    for attempt in (
+        lambda: store.write("link", 0, b"x"),
+        lambda: store.resize("link", 1),
+        lambda: store.read("link", 0, 8),
+    ):
+        with pytest.raises(exception.Inconsistent):
+            attempt()
+    assert (tmp_path / "victim").read_bytes() == b"precious"

@@ -2,7 +2,7 @@
 """Start one guest, run pytest in it, bring back what it found; the machine is left as it was.
 
 The guest's root is the machine's root, read-only, under an overlay that is discarded: the same interpreter, packages
-and checkout as the caller's, without an image to build. One folder is written through. No network reaches the guest, so any
+and checkout as the caller's, without an image to build. One folder is written through. No network reaches it, so any
 number of guests run side by side. This module must not know what the tests are about.
 """
 
@@ -209,7 +209,7 @@ def _guarded(process_group: int, folder: Path) -> Iterator[None]:
 
     A parent-death signal would not do: it ends the first process of the guest, and its helpers stay.
     """
-    script = 'read -r _; kill -KILL -- "-$1"; rm -rf -- "$2"'
+    script = 'read -r _; kill -s KILL -- "-$1"; rm -rf -- "$2"'
     command = ["/bin/sh", "-c", script, "volmgr-lab-guard", str(process_group), str(folder)]
     quiet = subprocess.DEVNULL
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True) as guard:
