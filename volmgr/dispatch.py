@@ -65,6 +65,8 @@ class Dispatcher:
         self.clock = clock
         self.incarnation = incarnation
         self.bulk_slots = bulk_slots
+        #: whether nothing is to run yet, because the backend is not set up; requests are admitted all the same.
+        self.paused = False
         self.runner = Runner(database, backend, clock, killpoint)
         self._killpoint = killpoint or (lambda _name: None)
         self._active: dict[str, Active] = {}
@@ -86,6 +88,7 @@ class Dispatcher:
                 raise exception.Unsupported(verb=verb, hint=f"The driver {type(self.backend.driver).__name__} cannot")
         key = request_key(context, cls.verb, arguments)
         operation_id = str(uuid.uuid4())
+        row = self._row(operation, operation_id, key, context, claimed=True)
         self._killpoint(f"{cls.verb}/-/received")
 
         def admit() -> Admitting:
@@ -95,7 +98,7 @@ class Dispatcher:
                     raise _Blocked(blocked)
                 operation.admit(tx)
                 operation.claimed(tx)
-                tx.insert_operation(self._row(operation, operation_id, key, context, claimed=True))
+                tx.insert_operation(row)
                 tx.settle_quota()
                 return tx
 
@@ -112,7 +115,7 @@ class Dispatcher:
                 raise exception.AlreadyExists(resource=cls.resource, id=operation.resource_id) from error
             raise
         self._killpoint(f"{cls.verb}/-/admitted")
-        return self._launch(operation, operation_id, key, context, tx)
+        return self._launch(row, tx)
 
     def _look_up(self, operation_id: str) -> dict[str, Any]:
         """Settle an admission whose connection broke at COMMIT: the journal says whether it had committed."""
@@ -124,16 +127,13 @@ class Dispatcher:
             self._enqueue(found)
         return _answer(found)
 
-    def _launch(
-        self, operation: Operation[Any], operation_id: str, key: str, context: RequestContext, tx: Admitting
-    ) -> dict[str, Any]:
-        values = self._row(operation, operation_id, key, context, claimed=True)
+    def _launch(self, values: dict[str, Any], tx: Admitting) -> dict[str, Any]:
         if values["state"] == "queued":
             self.ring()
         else:
             record = types.OperationRecord(**{**_EMPTY, **values, "claims": tx.held, "data": tx.data or None})
             self._enqueue(record, tx.claimed)
-        return {"operation_id": operation_id, "state": values["state"], "result": None}
+        return {"operation_id": values["id"], "state": values["state"], "result": None}
 
     def _admitting(self, conn: Any, operation_id: str, context: RequestContext) -> Admitting:
         return Admitting(
@@ -151,7 +151,7 @@ class Dispatcher:
     ) -> dict[str, Any]:
         now = self.clock.now()
         lane = operation.lane_on(self.backend.driver)
-        at_once = claimed and lane is not Lane.BULK
+        at_once = claimed and lane is not Lane.BULK and not self.paused
         return {
             "id": operation_id,
             "request_key": key,
@@ -254,6 +254,8 @@ class Dispatcher:
 
     def pump(self) -> int:
         """Start what is due and can be started; returns how many were."""
+        if self.paused:
+            return 0
         now, host = self.clock.now(), self.backend.settings.host
         with self.database.reader() as conn:
             waiting = operations.due(conn, host, now, PUMP_LIMIT) + operations.retryable(conn, host, now)

@@ -8,6 +8,7 @@ up is reported down with the reason and tried again for ever; the worker lives a
 
 from __future__ import annotations
 
+import datetime
 import logging
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import Any
 
 from volmgr import context as ctx
 from volmgr import crypto, exception, systemd, types
-from volmgr.db import schema, services
+from volmgr.db import operations, schema, services
 from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
 from volmgr.db.engine import Database
@@ -35,6 +36,8 @@ from volmgr.tasks import Backend
 LOG = logging.getLogger(__name__)
 
 __all__ = ["Worker"]
+PURGE_INTERVAL = 3600.0
+PURGE_LIMIT = 1000
 SETUP_BACKOFF = (1, 2, 5, 15, 60)
 _ATTACHMENTS = uuid.UUID("5b7a8a52-4f0c-4c43-8a4e-6b1a52a2a7de")
 assert _volumes.CreateVolume.verb
@@ -110,6 +113,7 @@ class Worker:
             bulk_slots=self.conf.bulk_slots,
             killpoint=self.killpoint,
         )
+        self.dispatcher.paused = True
         self.attachments = Attachments(self.database, self.exports, self.clock)
         self.properties = Properties(self.database, self.clock)
 
@@ -205,6 +209,7 @@ class Worker:
             self.init_host()
         if self._stopping.is_set():
             return
+        self.dispatcher.paused = False
         count = self.dispatcher.recover()
         if count:
             LOG.warning("Took over %d operations that an earlier volmgr-volume had begun", count)
@@ -235,8 +240,7 @@ class Worker:
             )
 
     def submit(self, context: Any, cls: type[Operation[Any]], values: dict[str, Any]) -> dict[str, Any]:
-        """Check a changing request's arguments and admit it."""
-        self.ready()
+        """Check a changing request's arguments and admit it; while the backend is down it waits in the journal."""
         arguments: Args = cls.args.parse(values)
         return self.dispatcher.submit(context, cls, arguments)
 
@@ -261,6 +265,7 @@ class Worker:
 
     def _beat(self) -> None:
         asked = time.monotonic()
+        purged = 0.0
         while not self._stopping.wait(self.conf.report_interval):
             stats = None
             try:
@@ -269,8 +274,19 @@ class Worker:
                 with self.database.writer() as conn:
                     state = "up" if self.is_working() else "down"
                     services.beat(conn, self.host, capabilities=stats, state=state, reason=self.reason)
+                if time.monotonic() - purged >= PURGE_INTERVAL:
+                    self._purge()
+                    purged = time.monotonic()
             except Exception as error:
                 LOG.error("The heartbeat of %s failed, it is tried again: %s", self.host, error)
+
+    def _purge(self) -> None:
+        """Forget operations that ended long ago, a thousand in each transaction."""
+        before = self.clock.now() - datetime.timedelta(days=self.conf.operation_history_days)
+        while not self._stopping.is_set():
+            with self.database.writer() as conn:
+                if operations.purge(conn, before, PURGE_LIMIT) < PURGE_LIMIT:
+                    return
 
     def _feed(self, interval: float) -> None:
         """Feed systemd's watchdog while database and threads answer."""

@@ -16,7 +16,7 @@ from volmgr.cli import session as sessions
 from volmgr.cli.checks import Finding, Result
 
 if TYPE_CHECKING:
-    from oslo_config import cfg
+    from volmgr.conf.loading import Configuration
 
 ANSWER_TIMEOUT = 5.0
 START = "systemctl start volmgr-volume; journalctl -u volmgr-volume"
@@ -70,13 +70,13 @@ def examine(options: argparse.Namespace, *, offline: bool) -> list[Finding]:
     return findings
 
 
-def _backends(conf: cfg.ConfigOpts) -> list[Any]:
+def _backends(conf: Configuration) -> list[Any]:
     from volmgr import conf as volmgr_conf
 
     return list(volmgr_conf.backends(conf))
 
 
-def check_daemon(conf: cfg.ConfigOpts, transport_url: str | None) -> list[Finding]:
+def check_daemon(conf: Configuration, transport_url: str | None) -> list[Finding]:
     """Ask the workers how they are."""
     from volmgr import context
     from volmgr.rpc.client import VolumeAPI
@@ -99,7 +99,7 @@ def check_daemon(conf: cfg.ConfigOpts, transport_url: str | None) -> list[Findin
     return findings
 
 
-def check_database(conf: cfg.ConfigOpts) -> list[Finding]:
+def check_database(conf: Configuration) -> list[Finding]:
     """Compare the database's schema with this code's."""
     from volmgr.cmd.status import schema_state
 

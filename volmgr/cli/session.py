@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from volmgr import context, exception, names
 
 if TYPE_CHECKING:
-    from oslo_config import cfg
+    from volmgr.conf.loading import Configuration
 
     from volmgr.rpc.client import VolumeAPI
 
@@ -27,7 +27,7 @@ MISSING: dict[str, type[exception.NotFound]] = {
 }
 
 
-def configuration(options: argparse.Namespace) -> cfg.ConfigOpts:
+def configuration(options: argparse.Namespace) -> Configuration:
     """Return the configuration that the global options lead to.
 
     The state folder goes by way of the environment, as other options' defaults are made from it while they are loaded.

@@ -88,21 +88,18 @@ def _bad_values(conf: Configuration) -> list[str]:
     problems = _bad_backends(conf)
     if not problems:
         backends(conf)
-    for group in (None, *conf):
-        if group is not None and not isinstance(conf._get(group), cfg.ConfigOpts.GroupAttr):
-            continue
-        names = [name for name in conf._opts] if group is None else list(conf[group])
-        for name in names:
-            try:
-                getattr(conf if group is None else conf[group], name)
-            except (cfg.Error, ValueError) as error:
-                problems.append(f"[{group or 'DEFAULT'}] {name}: {_reason(error)}")
+    for info, group in conf._all_opt_infos():
+        opt, place = info["opt"], group.name if group else "DEFAULT"
+        try:
+            getattr(conf[group.name] if group else conf, opt.dest)
+        except (cfg.Error, ValueError) as error:
+            problems.append(f"[{place}] {opt.name}: {'not valid' if opt.secret else _reason(error)}")
     return problems
 
 
 def _reason(error: Exception) -> str:
-    # oslo.config's own text repeats the option and the group.
-    return str(error).rsplit(": ", 1)[-1]
+    # oslo.config's own text begins with the option and where it comes from.
+    return str(error).rpartition("is not valid: ")[2]
 
 
 def _bad_backends(conf: Configuration) -> list[str]:
@@ -112,7 +109,7 @@ def _bad_backends(conf: Configuration) -> list[str]:
         return []  # reported with the other values
     problems = []
     sections = set(conf.list_all_sections())
-    reserved = {"DEFAULT", *conf}
+    reserved = {"DEFAULT", *conf._groups}
     for name in names:
         if not _BACKEND_NAME.match(name) or name in reserved:
             problems.append(f"[DEFAULT] enabled_backends: {name!r} cannot be the name of a backend")
@@ -140,7 +137,7 @@ def _contradictions(conf: Configuration) -> list[str]:
     )
     check(lambda: not os.path.isabs(conf.state_path), "[DEFAULT] state_path must be an absolute path")
     for name in [groups.EMBEDDED] if not conf.enabled_backends else conf.enabled_backends:
-        if name in conf:
+        if name in conf._groups:
             check(
                 lambda group=name: BackendConfiguration(conf, group).aoe_last_shelf_id
                 < BackendConfiguration(conf, group).aoe_first_shelf_id,

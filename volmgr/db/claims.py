@@ -130,4 +130,5 @@ def obstacle(conn: Connection, claim: Any) -> Obstacle | None:
         for index, table in enumerate((models.snapshots, models.attachments)):
             count = sa.select(sa.func.count()).select_from(table).where(table.c.volume_id == claim.id)
             counts[index] = int(conn.execute(count).scalar_one())
-    return Obstacle(found.status, found.project_id, tuple(records.operation(item) for item in holders), counts[0], counts[1])
+    held_by = tuple(records.operation(item) for item in holders)
+    return Obstacle(found.status, found.project_id, held_by, counts[0], counts[1])

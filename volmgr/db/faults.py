@@ -167,3 +167,15 @@ def rolled_back(error: BaseException) -> bool:
 def is_duplicate(error: BaseException) -> bool:
     """Return whether ``error`` says that a row with this key exists already."""
     return isinstance(error, db_exception.DBDuplicateEntry)
+
+
+def is_missing_table(error: BaseException) -> bool:
+    """Return whether ``error`` says that a table does not exist."""
+    if isinstance(error, db_exception.DBNonExistentTable):
+        return True
+    orig = driver_error(error)
+    if getattr(orig, "sqlite_errorcode", None) is not None:
+        return "no such table" in str(orig)
+    if (state := getattr(orig, "pgcode", None)) is not None:
+        return bool(state == "42P01")
+    return bool(orig is not None and orig.args and orig.args[0] == 1146)

@@ -17,7 +17,7 @@ from oslo_config import cfg
 
 from volmgr import exception
 from volmgr.context import RequestContext
-from volmgr.rpc.server import Serializer
+from volmgr.rpc.serializer import Serializer
 from volmgr.rpc.transport import get_transport
 
 RPC_VERSION = "1.0"

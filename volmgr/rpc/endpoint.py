@@ -14,7 +14,7 @@ from volmgr.validate import Check
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _endpoint(function: F, checks: dict[str, Check], *, needs_backend: bool, level: bool = False) -> F:
+def _endpoint(function: F, checks: dict[str, Check], *, connects: bool) -> F:
     signature = inspect.signature(function)
     takes_more = any(item.kind is item.VAR_KEYWORD for item in signature.parameters.values())
     known = set(signature.parameters) - {"self", "context"}
@@ -32,9 +32,8 @@ def _endpoint(function: F, checks: dict[str, Check], *, needs_backend: bool, lev
         for name, check in checks.items():
             if name in bound.arguments:
                 bound.arguments[name] = check(name, bound.arguments[name])
-        if needs_backend:
+        if connects:
             self.ready()
-        if level:
             self.visible(context, bound.arguments)
         return function(*bound.args, **bound.kwargs)
 
@@ -44,7 +43,7 @@ def _endpoint(function: F, checks: dict[str, Check], *, needs_backend: bool, lev
 
 def journalled(function: F) -> F:
     """A changing verb: its arguments are checked by its Operation, its message is acknowledged after admission."""
-    endpoint = _endpoint(function, {}, needs_backend=True)
+    endpoint = _endpoint(function, {}, connects=False)
     endpoint.journalled = True  # type: ignore[attr-defined]
     return endpoint
 
@@ -54,7 +53,7 @@ def answered(**checks: Check) -> Callable[[F], F]:
 
     :param checks: by argument name; every argument must have one.
     """
-    return _answering(checks, needs_backend=False)
+    return _answering(checks, connects=False)
 
 
 def connects(**checks: Check) -> Callable[[F], F]:
@@ -62,14 +61,14 @@ def connects(**checks: Check) -> Callable[[F], F]:
 
     :param checks: by argument name; every argument must have one.
     """
-    return _answering(checks, needs_backend=True)
+    return _answering(checks, connects=True)
 
 
-def _answering(checks: dict[str, Check], *, needs_backend: bool) -> Callable[[F], F]:
+def _answering(checks: dict[str, Check], *, connects: bool) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         parameters = set(inspect.signature(function).parameters) - {"self", "context"}
         if parameters != set(checks):
             raise TypeError(f"{function.__name__} leaves arguments unchecked: {sorted(parameters ^ set(checks))}")
-        return _endpoint(function, checks, needs_backend=needs_backend, level=needs_backend)
+        return _endpoint(function, checks, connects=connects)
 
     return decorate

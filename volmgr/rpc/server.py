@@ -16,9 +16,12 @@ from oslo_messaging.rpc import dispatcher as rpc_dispatcher
 from oslo_messaging.rpc import server as rpc_server
 
 from volmgr import exception
-from volmgr.context import RequestContext
+from volmgr.rpc.serializer import Serializer
 
 LOG = logging.getLogger(__name__)
+
+#: errors after which nothing was admitted although the request may be good.
+DATABASE_ERRORS = ("volmgr.backend_down.database", "volmgr.backend_down.commit_unknown", "volmgr.busy.database")
 
 
 class AcknowledgeLater:
@@ -35,7 +38,7 @@ class AcknowledgeLater:
 
     def reply(self, reply: Any = None, failure: Any = None) -> None:
         """Acknowledge, then answer; a message that could not be admitted for want of the database is requeued."""
-        lost = failure is not None and isinstance(failure[1], exception.BackendDown) and failure[1].retryable
+        lost = failure is not None and getattr(failure[1], "code", "").startswith(DATABASE_ERRORS)
         if lost and not getattr(self._message, "msg_id", None):
             self._message.requeue()
             return
@@ -44,16 +47,6 @@ class AcknowledgeLater:
             self._message.reply(failure=failure)
         else:
             self._message.reply(reply)
-
-
-class Serializer(oslo_messaging.NoOpSerializer):  # type: ignore[misc]
-    """Arguments travel as JSON primitives; the context becomes a :class:`RequestContext`."""
-
-    def serialize_context(self, context: Any) -> dict[str, Any]:
-        return context if isinstance(context, dict) else dict(context.to_dict())
-
-    def deserialize_context(self, context: dict[str, Any]) -> RequestContext:
-        return RequestContext.from_dict(context)
 
 
 class Dispatcher(rpc_dispatcher.RPCDispatcher):  # type: ignore[misc]

@@ -25,6 +25,11 @@ class Known:
         self._life: object = None
         self._complete = False
 
+    @property
+    def life(self) -> object:
+        """Which life of tgtd the copy is of."""
+        return self._life
+
     def of(self, life: object) -> bool:
         """Make the copy one of this life of tgtd, reading the listing if it is of another one.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from volmgr.testing.servers.base import (
     PrivateServer,
     ServerError,
+    ServerNotRunning,
     ServerStartFailed,
     ServerStopFailed,
     ServerUnavailable,
@@ -24,6 +25,7 @@ __all__ = [
     "PrivateServer",
     "RabbitMQServer",
     "ServerError",
+    "ServerNotRunning",
     "ServerStartFailed",
     "ServerStopFailed",
     "ServerUnavailable",
