@@ -148,6 +148,8 @@ def wait_for_daemon(demo: Demo) -> None:
 def create(demo: Demo) -> str:
     demo.do("create_volume", volume_id=demo.volume, size=1, name="demo")
     lib.prove(demo.status(demo.volume) == "available", "the new volume is not available")
+    lib.prove(lib.storage_files(demo.folder) == [f"volume-{demo.volume}"], "the volume has not one file")
+    lib.prove(lib.rows(demo.folder)["volumes"] == 1, "the volume has not one row")
     return f"volume {demo.volume}, 1 GiB, is available"
 
 
@@ -155,6 +157,7 @@ def attach(demo: Demo) -> str:
     disk = demo.attached()
     lib.prove(demo.status(demo.volume) == "in-use", "the attached volume is not in use")
     lib.prove(disk.answers(), "the initiator cannot log in")
+    lib.prove(len(lib.listed_targets(demo.daemon.port)) == 1, "discovery does not show one target")
     lib.prove(disk.refuses("not-the-password"), "the target takes a wrong password")
     return "attached by iSCSI; the right CHAP password logs in, a wrong one is refused"
 

@@ -33,14 +33,15 @@ from volmgr.types import ExportSpec, Grant, Json, ObservedExport
 LOG = logging.getLogger(__name__)
 
 _LOCKS = 64
+_SERIAL_MAX = 36
 
 
 class TgtTarget(Target):
     """The exports of one backend on one tgtd.
 
     What it was last told of each export it remembers, so that a tgtd that died is started again and filled without
-    anybody asking. ``grows_in_use`` is False: tgtd reads the size of a LUN only when it opens it, and every known way to
-    open it again can show an attached initiator an error that it does not retry.
+    anybody asking. ``grows_in_use`` is False: tgtd reads the size of a LUN only when it opens it, and every known
+    way to open it again can show an attached initiator an error that it does not retry.
     """
 
     protocol: ClassVar[str] = "iscsi"
@@ -60,7 +61,9 @@ class TgtTarget(Target):
         self.known = Known(self.client)
         self._maker = Maker(self.client, self.known)
         self._specs: dict[str, ExportSpec] = {}
-        self._locks = [threading.RLock() for _ in range(_LOCKS)]
+        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._filled: object = None
+        self._filling = threading.Lock()
         self._random = random.SystemRandom()
 
     # --- the daemon
@@ -111,9 +114,13 @@ class TgtTarget(Target):
             self._daemon.start()
             return self._daemon.identity()
 
-    def _refill(self, life: Identity | int) -> None:
-        if not self.known.of(life):
-            return
+    def _refill(self, life: object) -> None:
+        """Make all remembered exports again if this is another life of tgtd; one caller does, the others go on."""
+        self.known.of(life)
+        with self._filling:
+            if self._filled == life:
+                return
+            self._filled = life
         for name in list(self._specs):
             with self._lock(name):
                 spec = self._specs.get(name)
@@ -155,7 +162,10 @@ class TgtTarget(Target):
                 self._specs[spec.target_name] = spec
             else:
                 self._specs.pop(spec.target_name, None)
-            return self._again(lambda: self._make(spec))
+            changed = self._again(lambda: self._make(spec))
+        if self.known.life != self._filled:
+            self._refill(self.known.life)
+        return changed
 
     def _again(self, work: Callable[[], bool]) -> bool:
         """Do the work; if tgtd says that something is not as noted, read its listing and do it once more."""
@@ -181,14 +191,12 @@ class TgtTarget(Target):
                 if wanted is None:
                     changed |= self._maker.remove(name)
             present = [wanted for wanted in (main, twin) if wanted is not None]
+            # Who must go goes from both before anybody is let in.
+            for wanted in present:
+                changed |= self._maker.revoke(wanted)
             for wanted in present:
                 changed |= self._maker.make_storage(wanted, self._new_tid)
             if present:
-                changed |= self._maker.make_account([wanted.name for wanted in present], spec.auth)
-            # Who must go goes from both before anybody is let in.
-            for wanted in present:
-                changed |= self._maker.revoke(wanted, self._new_tid)
-            if spec.auth is not None and len(present) > 0:
                 changed |= self._maker.make_account([wanted.name for wanted in present], spec.auth)
             for wanted in present:
                 changed |= self._maker.allow(wanted)
@@ -199,7 +207,7 @@ class TgtTarget(Target):
             raise
 
     def _new_tid(self) -> int:
-        # Far above what tgt-admin gives out, and from so many that two never meet: no list is needed to find a free one.
+        # Far above what tgt-admin gives out, and from so many that two hardly meet: no list is needed.
         return self._random.randrange(2**20, 2**30)
 
     def connection(self, spec: ExportSpec, grant: Grant) -> dict[str, Json]:
@@ -228,6 +236,9 @@ def _plan(spec: ExportSpec) -> tuple[Wanted | None, Wanted | None]:
         return None, None
     if spec.lun < 1:
         raise exception.Invalid("LUN 0 is tgtd's own controller", field="lun", lun=spec.lun)
+    serial = spec.serial or spec.resource_id.replace("-", "")
+    if len(serial) > _SERIAL_MAX:
+        raise exception.Invalid(f"tgtd keeps {_SERIAL_MAX} characters of a serial", field="serial", serial=serial)
     by_mode: dict[bool, set[str]] = {True: set(), False: set()}
     for grant in spec.grants:
         by_mode[grant.mode == "ro"].add(iscsi_data.check_initiator(grant.initiator))
@@ -235,9 +246,8 @@ def _plan(spec: ExportSpec) -> tuple[Wanted | None, Wanted | None]:
         name=spec.target_name,
         path=spec.path,
         lun=spec.lun,
-        serial=spec.serial,
-        scsi_id=names.scsi_id(spec.serial),
-        size_mib=spec.size_bytes // 2**20,
+        serial=serial,
+        scsi_id=names.scsi_id(serial),
         read_only=spec.read_only,
         thin=spec.discard,
         initiators=frozenset(by_mode[False]),

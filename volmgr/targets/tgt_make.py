@@ -2,14 +2,15 @@
 """The steps that bring one tgtd target from whatever is there to what it should be.
 
 Each step asks only for what differs, may be cut off after any request, and is right when it is run again. The order of
-the steps is the caller's; he also sees to it that nobody else works on the same target. It knows targets, LUNs, accounts
-and access lists, no exports and no volumes.
+the steps is the caller's; he also sees to it that nobody else works on the same target. It knows targets, LUNs,
+accounts and access lists, no exports and no volumes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,14 +32,13 @@ _TRIES = 5
 
 @dataclass(frozen=True)
 class Wanted:
-    """What one tgtd target should be. ``size_mib`` 0 means that the size is not compared."""
+    """What one tgtd target should be."""
 
     name: str
     path: str
     lun: int
     serial: str
     scsi_id: str
-    size_mib: int
     read_only: bool
     thin: bool
     initiators: frozenset[str]
@@ -71,16 +71,22 @@ class Maker:
         return True
 
     def make_storage(self, wanted: Wanted, new_tid: Callable[[], int]) -> bool:
-        """Make the target with its one right LUN; while the LUN is not right nobody can reach it."""
+        """Make the target with its one right LUN; while the LUN is not right nobody can reach it.
+
+        A LUN whose storage grew while somebody uses it stays as it is: opening it again would break who uses it.
+
+        :raises NotFound: the storage cannot be opened.
+        """
+        size_mib = _size_mib(wanted.path)
         have, created = self._make_target(wanted.name, new_tid)
-        sessions = () if created else self._client.sessions(have.tid)
-        if _is_right(have, wanted, bool(sessions)):
-            changes = _settings(have.disks[0], wanted)
-            if changes:
-                self._client.update_lun(have.tid, wanted.lun, read_only=wanted.read_only)
-                self._note_lun(have, wanted)
-            return created or changes
-        have = self.hide(have)
+        if _is_same(have, wanted) and (have.disks[0].size_mib == size_mib or self._client.sessions(have.tid)):
+            lun = have.disks[0]
+            if lun.read_only == wanted.read_only:
+                return created
+            self._client.update_lun(have.tid, lun.number, read_only=wanted.read_only)
+            self._note(have, luns=(dataclasses.replace(lun, read_only=wanted.read_only),))
+            return True
+        have = self._deny(have, have.acls)
         self.end_sessions(have, frozenset())
         for lun in have.disks:
             self._client.delete_lun(have.tid, lun.number)
@@ -95,7 +101,16 @@ class Maker:
             read_only=wanted.read_only,
             thin=wanted.thin,
         )
-        self._note_lun(have, wanted)
+        made = Lun(
+            wanted.lun,
+            scsi_id=wanted.scsi_id,
+            serial=wanted.serial,
+            size_mib=size_mib,
+            read_only=wanted.read_only,
+            thin=wanted.thin,
+            path=wanted.path,
+        )
+        self._note(have, luns=(made,))
         return True
 
     def _make_target(self, name: str, new_tid: Callable[[], int]) -> tuple[Target, bool]:
@@ -117,18 +132,6 @@ class Maker:
             return fresh, True
         raise exception.NoSpace(f"tgtd has no free number for the target {name}", target=name)
 
-    def _note_lun(self, have: Target, wanted: Wanted) -> None:
-        lun = Lun(
-            wanted.lun,
-            scsi_id=wanted.scsi_id,
-            serial=wanted.serial,
-            size_mib=wanted.size_mib,
-            read_only=wanted.read_only,
-            thin=wanted.thin,
-            path=wanted.path,
-        )
-        self._note(have, luns=(lun,))
-
     def _note(self, have: Target, **changes: object) -> Target:
         new = dataclasses.replace(have, sessions=(), **changes)  # type: ignore[arg-type]
         self._known.put(have.name, new)
@@ -147,7 +150,7 @@ class Maker:
         changed = False
         if chap is not None and not self._has_secret(chap):
             if any(chap.username in target.accounts for target in targets):
-                targets = [self.hide(target) for target in targets]
+                targets = [self._deny(target, target.acls) for target in targets]
             self._replace_account(chap, set(target_names))
             targets = [self._note(target, accounts=_without(target.accounts, chap.username)) for target in targets]
             changed = True
@@ -158,7 +161,7 @@ class Maker:
     def _bind_only(self, target: Target, user: str | None) -> bool:
         if target.accounts == ((user,) if user else ()):
             return False
-        target = self.hide(target)
+        target = self._deny(target, target.acls)
         for account in _without(target.accounts, user):
             self._client.unbind_account(target.tid, account)
             target = self._note(target, accounts=_without(target.accounts, account))
@@ -201,20 +204,18 @@ class Maker:
 
     # --- access
 
-    def revoke(self, wanted: Wanted, new_tid: Callable[[], int]) -> bool:
+    def revoke(self, wanted: Wanted) -> bool:
         """Take access from everybody who is not wanted and end their sessions.
 
-        A login in progress has no session that could be ended. When nobody is left the target is deleted and made
+        A login in progress has no session that could be ended. When nobody is left the target is deleted, to be made
         again, so that such a login dies too.
         """
         have = self._known.get(wanted.name)
         if have is None:
-            raise exception.Inconsistent(f"The target {wanted.name} vanished", target=wanted.name)
+            return False
         unwanted = [acl for acl in have.acls if acl not in wanted.initiators]
         if unwanted and not wanted.initiators:
-            self.remove(wanted.name)
-            self.make_storage(wanted, new_tid)
-            return True
+            return self.remove(wanted.name)
         have = self._deny(have, unwanted)
         return self.end_sessions(have, wanted.initiators) or bool(unwanted)
 
@@ -228,10 +229,6 @@ class Maker:
             self._client.allow_name(have.tid, initiator)
             have = self._note(have, acls=(*have.acls, initiator))
         return bool(missing)
-
-    def hide(self, have: Target) -> Target:
-        """Empty the access list, so that nobody can log in; sessions stay."""
-        return self._deny(have, have.acls)
 
     def _deny(self, have: Target, entries: Sequence[str]) -> Target:
         for entry in entries:
@@ -264,16 +261,21 @@ def _without(values: Sequence[str], gone: str | None) -> tuple[str, ...]:
     return tuple(value for value in values if value != gone)
 
 
-def _is_right(have: Target, wanted: Wanted, in_use: bool) -> bool:
-    """Return whether the LUN can stay. A size that differs in use stays: growing it would break who uses it."""
+def _is_same(have: Target, wanted: Wanted) -> bool:
     if len(have.disks) != 1:
         return False
     lun = have.disks[0]
-    same = (lun.number, lun.path, lun.serial, lun.scsi_id, lun.thin, lun.online) == (
+    return (lun.number, lun.path, lun.serial, lun.scsi_id, lun.thin, lun.online) == (
         wanted.lun, wanted.path, wanted.serial, wanted.scsi_id, wanted.thin, True,
     )  # fmt: skip
-    return same and (in_use or not wanted.size_mib or lun.size_mib == wanted.size_mib)
 
 
-def _settings(lun: Lun, wanted: Wanted) -> bool:
-    return lun.read_only != wanted.read_only
+def _size_mib(path: str) -> int:
+    """Return the size of a file or block device in whole MiB, rounded down as tgtd does."""
+    try:
+        with open(path, "rb") as file:
+            return file.seek(0, os.SEEK_END) // 2**20
+    except OSError as error:
+        raise exception.NotFound(
+            f"The storage {path} cannot be opened: {error.strerror}", resource="storage", id=path
+        ) from error

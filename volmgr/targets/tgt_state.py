@@ -2,8 +2,8 @@
 """What we believe a tgtd has: a copy of its listing, kept up to date by those who change it.
 
 tgtd tells the LUNs and access list of a target only in the listing of all, whose cost grows with their number. So the
-listing is read at the start, when an audit asks, and after any surprise. The copy belongs to one life of one tgtd and is
-never the truth: whoever uses it finds out from tgtd's answers when it is wrong, and says so with :meth:`Known.forget`.
+listing is read at the start, when an audit asks, and after any surprise. The copy belongs to one life of one tgtd and
+is never the truth: whoever uses it finds out from tgtd's answers when it is wrong, and says so with :meth:`Known.forget`.
 """
 
 from __future__ import annotations

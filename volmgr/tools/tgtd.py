@@ -13,6 +13,7 @@ listens on every address of port 3260 instead; without ``-t 1`` each LUN costs 1
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -88,7 +89,7 @@ class Tgtd:
         """
         with self._lock:
             if not self.portals:
-                raise exception.InvalidConfiguration("tgtd has no portal", hint="Set target_ip_address", field="portals")
+                raise exception.InvalidConfiguration(reason="tgtd has no portal", hint="Set target_ip_address")
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             started = not self._adopt()
             if started:
@@ -233,7 +234,8 @@ class Tgtd:
             arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             folder = os.readlink(f"/proc/{pid}/cwd")
         except OSError as error:
-            raise errors.TgtDown(socket=self.client.socket, reason=f"process {pid}: {error}", request="connect") from error
+            reason = f"process {pid}: {error.strerror}"
+            raise errors.TgtDown(socket=self.client.socket, reason=reason, request="connect") from error
         ours = program == "tgtd" and b"--iscsi" in arguments and folder == os.path.realpath(self.folder)
         if not ours:
             raise exception.BackendDown(
@@ -300,7 +302,12 @@ def _identity(pid: int) -> Identity | None:
         return None
     if fields[0] in ("Z", "X"):
         return None
-    return Identity(pid, int(fields[19]), Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+    return Identity(pid, int(fields[19]), _boot_id())
+
+
+@functools.cache
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def _poll(condition: Callable[[], bool], timeout: float, what: str) -> None:

@@ -14,6 +14,7 @@ from volmgr.types import Secret
 
 #: Characters that end a value in tgtd's parameter text.
 _FORBIDDEN = ",\0\n\r"
+_PASSWORD = "password"  # noqa: S105 - the parameter's name
 
 
 class TgtClient:
@@ -181,7 +182,7 @@ class TgtClient:
 
         :raises TgtAccountExists: the name is taken, whatever its password.
         """
-        pairs = _pairs({"user": user, "password": password.reveal()}, secret="password")
+        pairs = _pairs({"user": user, _PASSWORD: password.reveal()})
         self._ask(Request(Mode.ACCOUNT, Op.NEW, params=pairs))
 
     def delete_account(self, user: str) -> None:
@@ -241,11 +242,11 @@ def _flag(value: bool | None) -> str | None:
     return None if value is None else str(int(value))
 
 
-def _pairs(values: dict[str, str], secret: str = "") -> str:
-    """Return ``key=value,key=value``; tgtd has no way to write a comma inside a value, except in its last one."""
+def _pairs(values: dict[str, str]) -> str:
+    """Return ``key=value,key=value``; tgtd has no way to write a comma inside a value."""
     for key, value in values.items():
         bad = [character for character in _FORBIDDEN if character in value]
         if bad or not value:
             reason = f"it contains {bad[0]!r}" if bad else "it is empty"
-            raise errors.TgtInvalid(field=key, reason=reason, **({} if key == secret else {"value": value}))
+            raise errors.TgtInvalid(field=key, reason=reason, **({} if key == _PASSWORD else {"value": value}))
     return ",".join(f"{key}={value}" for key, value in values.items())

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The console scripts. Each chooses its kind of threads before it imports anything else."""
