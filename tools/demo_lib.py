@@ -25,6 +25,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from volmgr.types import Portal  # noqa: E402  (a checkout need not be installed)
+
 MARK = "VOLMGR_DEMO_MARK"
 #: The name under which QEMU's programs log in to an iSCSI target.
 INITIATOR = "iqn.2008-11.org.linux-kvm"
@@ -134,16 +138,27 @@ class Daemon:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-15:]) if self.log.exists() else ""
 
     def processes(self) -> list[int]:
-        """Return the ids of all processes that bear this demonstration's mark, this one left out."""
-        wanted = f"{MARK}={self.mark}".encode()
+        """Return the ids of the demonstration's processes, this one left out.
+
+        They bear its mark, or work in its folder: tgtd gets an environment of its own.
+        """
+        mark = f"{MARK}={self.mark}".encode()
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != os.getpid():
                 # A process may end while it is looked at, and others' are not ours to read.
                 with contextlib.suppress(OSError):
-                    if wanted in (entry / "environ").read_bytes().split(b"\0") and not _is_dead(entry):
+                    marked = mark in (entry / "environ").read_bytes().split(b"\0")
+                    inside = Path(os.readlink(entry / "cwd")).is_relative_to(self.folder)
+                    if (marked or inside) and not _is_dead(entry):
                         found.append(int(entry.name))
         return found
+
+    def end_target(self) -> None:
+        """End the tgtd, which outlives the daemon on purpose: initiators are connected to it."""
+        from volmgr.tools.tgtd import Tgtd
+
+        Tgtd(str(self.folder / "embedded" / "target"), (Portal("127.0.0.1", self.port),)).stop()
 
     def sweep(self) -> list[int]:
         """Kill what is left of the demonstration's processes; returns what was left."""
@@ -240,7 +255,7 @@ def checksum(path: Path) -> str:
 
 def listed_targets(port: int) -> list[str]:
     """Return the targets that discovery shows; no listener means none."""
-    done = run("iscsi-ls", f"iscsi://127.0.0.1:{port}", check=False)
+    done = run("iscsi-ls", "-i", INITIATOR, f"iscsi://127.0.0.1:{port}", check=False)
     return [line for line in done.stdout.splitlines() if line.startswith("Target:")]
 
 

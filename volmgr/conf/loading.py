@@ -19,7 +19,8 @@ from volmgr.conf.backend import BackendConfiguration
 
 CONFIG_FILE = "/etc/volmgr/volmgr.conf"
 CONFIG_DIR = "/etc/volmgr/volmgr.conf.d"
-EMBEDDED_DEFAULTS = {"volume_driver": "file", "target_helper": "tgtadm"}
+# Without a word from the operator nothing listens beyond this host.
+EMBEDDED_DEFAULTS = {"volume_driver": "file", "target_helper": "tgtadm", "target_ip_address": "127.0.0.1"}
 _BACKEND_NAME = re.compile(r"[A-Za-z0-9_.-]+\Z")
 
 

@@ -3,7 +3,7 @@
 
 tgtd tells the LUNs and access list of a target only in the listing of all, whose cost grows with their number. So the
 listing is read at the start, when an audit asks, and after any surprise. The copy belongs to one life of one tgtd and
-is never the truth: whoever uses it finds out from tgtd's answers when it is wrong, and says so with :meth:`Known.forget`.
+is never the truth: tgtd's answers show when it is wrong, and whoever sees that says so with :meth:`Known.forget`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
@@ -15,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from volmgr.testing.waiting import wait_until
+from volmgr.tools.tgtd import Tgtd
+from volmgr.types import Portal
 
 ROOT = Path(__file__).resolve().parents[3]
 SECONDS = 60.0
@@ -81,20 +81,16 @@ class Site:
         return done.code == 0 and any(row["up"] for row in json.loads(done.out))
 
     def stop(self) -> None:
-        if self.process is None:
-            return
-        with contextlib.suppress(psutil.NoSuchProcess):  # it has died already, its children cannot be asked for
-            children = psutil.Process(self.process.pid).children(recursive=True)
+        if self.process is not None:
             self.process.terminate()
             try:
                 self.process.wait(SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait(SECONDS)
-            _gone, left = psutil.wait_procs(children, timeout=5)
-            for child in left:
-                child.kill()
-        self.process = None
+            self.process = None
+        # It outlives the daemon on purpose, for its initiators.
+        Tgtd(str(self.folder / "embedded" / "target"), (Portal("127.0.0.1", self.port),)).stop()
 
 
 @pytest.fixture(scope="session")

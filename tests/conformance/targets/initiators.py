@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Initiators in user space for tests of iSCSI targets: libiscsi's tools and qemu-io. They know nothing of volmgr.
+
+Passwords go to them by environment or file, never by arguments.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+SECONDS = 30
+
+
+def inquire(data: dict[str, Any], initiator: str, *arguments: str, chap: tuple[str, str] | None = None) -> str:
+    """Log in, ask INQUIRY, log out; return what iscsi-inq prints.
+
+    :raises PermissionError: the target refused the login; the text says how.
+    """
+    url = f"iscsi://{data['target_portal']}/{data['target_iqn']}/{data['target_lun']}"
+    return _run(["iscsi-inq", "-i", initiator, *arguments, url], chap)
+
+
+def discover(portal: str, initiator: str) -> str:
+    """Return what discovery lists."""
+    return _run(["iscsi-ls", "-i", initiator, f"iscsi://{portal}"], None)
+
+
+def _run(command: list[str], chap: tuple[str, str] | None) -> str:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("LIBISCSI")}
+    if chap is not None:
+        environment |= {"LIBISCSI_CHAP_USERNAME": chap[0], "LIBISCSI_CHAP_PASSWORD": chap[1]}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False
+    )
+    if done.returncode:
+        raise PermissionError(done.stdout + done.stderr)
+    return done.stdout
+
+
+class Disk:
+    """A session that stays logged in: one qemu-io that is spoken to line by line."""
+
+    def __init__(self, data: dict[str, Any], initiator: str, folder: Path, *, read_only: bool = False) -> None:
+        options = (
+            f"driver=iscsi,transport=tcp,portal={data['target_portal']},target={data['target_iqn']},"
+            f"lun={data['target_lun']},initiator-name={initiator}"
+        )
+        arguments = ["qemu-io", *(["-r"] if read_only else [])]
+        if "auth_password" in data:
+            secret = folder / f"secret-{uuid.uuid4()}"
+            secret.write_text(data["auth_password"])
+            arguments += ["--object", f"secret,id=chap,file={secret}"]
+            options += f",user={data['auth_username']},password-secret=chap"
+        self._process = subprocess.Popen(
+            [*arguments, "--image-opts", options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            bufsize=1,
+        )
+
+    def __enter__(self) -> Disk:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._process.kill()
+        self._process.communicate(timeout=SECONDS)
+
+    def ask(self, line: str, until: str) -> str:
+        """Send a command and return its output up to the line that contains one of the words ``until`` (``a|b``)."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        return self.read_until(until)
+
+    def read_until(self, until: str) -> str:
+        """Return the output up to the line that contains one of the words ``until`` (``a|b``)."""
+        assert self._process.stdout is not None
+        text = ""
+        while line := self._process.stdout.readline():
+            text += line
+            if any(word in line for word in until.split("|")):
+                return text
+        raise ConnectionError(f"qemu-io ended: {text}")
+
+    def write(self, pattern: int, offset: int, length: int) -> str:
+        """Write a pattern, flushed; return what qemu-io says."""
+        text = self.ask(f"write -P {pattern} {offset} {length}", "wrote|failed")
+        return text if "failed" in text else text + self.ask(f"flush\nread {offset} 512", "read ")
+
+    def read(self, pattern: int, offset: int, length: int) -> str:
+        """Read and compare with a pattern; return what qemu-io says."""
+        return self.ask(f"read -P {pattern} {offset} {length}", "read |failed")
