@@ -8,7 +8,6 @@ their modules' affair; whatever they keep from one call to the next is in the ``
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import os
@@ -49,7 +48,9 @@ class Agent:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     @property
@@ -126,9 +127,7 @@ def serve() -> None:
         except Exception as error:
             answer = {"error": f"{name}: {type(error).__name__}: {error}"}
         os.write(out, json.dumps(answer).encode() + b"\n")
-    with contextlib.suppress(Exception):  # the parent is gone or does not care any more
-        state.get("close", lambda: None)()
-    os._exit(0)
+    os._exit(0)  # connections and threads of the libraries have nothing to say any more
 
 
 if __name__ == "__main__":

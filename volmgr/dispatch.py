@@ -71,6 +71,8 @@ class Dispatcher:
         self._killpoint = killpoint or (lambda _name: None)
         self._active: dict[str, Active] = {}
         self._lanes: dict[str, str] = {}
+        #: whether the journal had rows that could not be started: then the end of any operation may let one go on.
+        self._backlog = True
         self._bell = threading.Event()
         self._stopping = threading.Event()
 
@@ -213,7 +215,8 @@ class Dispatcher:
     # --- running --------------------------------------------------------------------------------------------------
 
     def ring(self) -> None:
-        """Wake the pump."""
+        """Wake the pump: the journal has something new."""
+        self._backlog = True
         self._bell.set()
 
     def _enqueue(
@@ -231,7 +234,8 @@ class Dispatcher:
             finally:
                 self._active.pop(record.id, None)
                 self._lanes.pop(record.id, None)
-                self.ring()
+                if self._backlog:
+                    self._bell.set()
 
         self.executor.submit(record.lane, work)
 
@@ -259,7 +263,9 @@ class Dispatcher:
         now, host = self.clock.now(), self.backend.settings.host
         with self.database.reader() as conn:
             waiting = operations.due(conn, host, now, PUMP_LIMIT) + operations.retryable(conn, host, now)
-        return sum(self._start(record) for record in waiting if record.id not in self._active)
+        started = sum(self._start(record) for record in waiting if record.id not in self._active)
+        self._backlog = started < len(waiting) or len(waiting) >= PUMP_LIMIT
+        return started
 
     def _start(self, record: types.OperationRecord) -> bool:
         if record.lane == Lane.BULK and sum(lane == Lane.BULK for lane in self._lanes.values()) >= self.bulk_slots:

@@ -185,9 +185,11 @@ class Exports:
     def _new_export(self, conn: Connection, kind: str, resource: types.Volume | types.Snapshot) -> rows.ExportRow:
         auth: dict[str, Any] = {}
         if self.settings.auth and self.target is not None:
-            auth["auth_username"] = f"vm{secrets.token_hex(9)}"
-            password = types.Secret(secrets.token_hex(8))
-            auth["auth_secret"] = self.cipher.encrypt("exports", "auth_secret", resource.id, password)
+            # 64 random bits each; 16 characters is the longest secret that every initiator takes.
+            made = types.Chap(f"vm{secrets.token_hex(8)}", types.Secret(secrets.token_hex(8)))
+            chap = self.settings.chap or made
+            auth["auth_username"] = chap.username
+            auth["auth_secret"] = self.cipher.encrypt("exports", "auth_secret", resource.id, chap.password)
         target_name = names.target_name(self.settings.target_prefix, kind, resource.id)
         return rows.insert(
             conn,

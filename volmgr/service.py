@@ -9,6 +9,7 @@ up is reported down with the reason and tried again for ever; the worker lives a
 from __future__ import annotations
 
 import datetime
+import importlib
 import logging
 import threading
 import time
@@ -153,6 +154,7 @@ class Worker:
             trash_retention=options.trash_retention,
             target_prefix=options.target_prefix,
             auth=bool(options.use_chap_auth),
+            chap=_chap(options.chap_username, options.chap_password),
             grows_in_use=self.target is None or self.target.grows_in_use,
         )
 
@@ -173,7 +175,7 @@ class Worker:
 
     def start(self, transport: Any) -> None:
         """Serve: requests first, then what an earlier incarnation left."""
-        from volmgr.manager import RPC_VERSION, VolumeManager
+        from volmgr.manager import RPC_VERSION
         from volmgr.rpc.server import make_server
 
         self.init_host()
@@ -190,7 +192,7 @@ class Worker:
                 reason=self.reason,
                 capabilities=self._stats,
             )
-        self.manager = VolumeManager(worker=self)
+        self.manager = _load_class(self.conf.volume_manager)(worker=self)
         self._server = make_server(
             transport, topic=self.conf.volume_topic, name=self.host, endpoints=[self.manager]
         )
@@ -315,8 +317,30 @@ class Worker:
         return drained
 
 
+def _chap(username: str | None, password: str | None) -> types.Chap | None:
+    """Return the configured account, if there is one.
+
+    :raises InvalidConfiguration: only half of it is configured.
+    """
+    if bool(username) != bool(password):
+        raise exception.InvalidConfiguration(reason="chap_username and chap_password belong together")
+    return types.Chap(username, types.Secret(password)) if username and password else None
+
+
 def _ours(error: Exception) -> bool:
     return isinstance(error, exception.VolmgrError)
+
+
+def _load_class(path: str) -> Any:
+    """Return a class by its dotted path.
+
+    :raises InvalidConfiguration: there is none.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise exception.InvalidConfiguration(reason=f"volume_manager {path!r} cannot be loaded: {error}") from error
 
 
 def _forever(pauses: tuple[int, ...]) -> Any:

@@ -46,9 +46,9 @@ def schema_state(conf: cfg.ConfigOpts) -> tuple[str | None, str]:
 
     with opened(conf) as database:
         if database is None:
-            return None, schema.head()
+            return None, schema.HEAD
         with database.reader() as conn:
-            return schema.current(conn), schema.head()
+            return schema.current(conn), schema.HEAD
 
 
 def _as_result(error: exception.VolmgrError) -> Result:

@@ -32,6 +32,7 @@ class Settings:
     :param host: the worker's name, ``host@backend``. :param pool: the pool of new volumes.
     :param max_volume_size: GiB. :param quota: default limits by name, -1 for none.
     :param trash_retention: seconds that a deleted object can be brought back. :param auth: whether exports have CHAP.
+    :param chap: the account of every export, instead of one made for each.
     :param grows_in_use: whether the target can show a new size to connected initiators.
     """
 
@@ -44,6 +45,7 @@ class Settings:
     target_prefix: str = "iqn.2010-10.org.openstack:"
     auth: bool = True
     grows_in_use: bool = False
+    chap: types.Chap | None = None
 
     @property
     def place(self) -> str:

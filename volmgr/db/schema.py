@@ -95,7 +95,7 @@ def upgrade(db: Database) -> str:
         if found is None and db.kind == "sqlite" and _is_empty(db):
             _create(db)
         elif found != HEAD:
-            _migrate(db, HEAD)
+            migrate(db, HEAD)
     return HEAD
 
 
@@ -116,7 +116,8 @@ def _create(db: Database) -> None:
         conn.execute(sa.insert(models.schema_window), {"id": 1, "oldest_code": OLDEST_CODE})
 
 
-def _migrate(db: Database, revision: str) -> None:
+def migrate(db: Database, revision: str) -> None:
+    """Run the migrations up to ``revision`` in one transaction; callers see to it that nobody else does."""
     from alembic import command
     from alembic.config import Config
 

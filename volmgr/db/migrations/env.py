@@ -7,7 +7,7 @@ A new revision, from the root of the tree, against a scratch database:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from alembic import context
 from sqlalchemy.engine import Connection
@@ -16,7 +16,7 @@ from volmgr.db import models
 from volmgr.db.engine import Database
 
 
-def _render(kind: str, item: Any, autogen: Any) -> str | bool:
+def _render(kind: str, item: Any, autogen: Any) -> str | Literal[False]:
     """A revision must not change when the code does: our own type is written as what it is in SQL."""
     if kind == "type" and isinstance(item, models.Json):
         autogen.imports.add("from sqlalchemy.dialects import mysql")

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two lives of a worker never touch the same storage: the lock, and what becomes of a dead worker's children."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from volmgr import exception
+from volmgr.incarnation import Incarnation, holders, started
+
+HOLD = """
+import sys
+from volmgr.incarnation import Incarnation
+import os, subprocess, time
+inc = Incarnation(sys.argv[1], "node@b")
+inc.acquire()
+if sys.argv[2] == "child":
+    os.set_inheritable(inc.fd, True)
+    child = subprocess.Popen(["sleep", "300"], pass_fds=(inc.fd,), stdout=subprocess.DEVNULL)
+    print(child.pid, flush=True)
+    os._exit(0)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def hold(folder: Path, mode: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder), mode], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def test_a_living_worker_is_not_disturbed(tmp_path: Path) -> None:
+    other = hold(tmp_path, "stay")
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(exception.Conflict) as error:
+        Incarnation(str(tmp_path), "node@b").acquire()
+    assert error.value.details["pid"] == other.pid
+    assert str(other.pid) in error.value.hint
+    other.communicate("")
+    mine = Incarnation(str(tmp_path), "node@b")
+    mine.acquire()
+    assert mine.fd > 0
+    mine.release()
+
+
+def test_a_dead_workers_child_is_ended_before_the_lock_is_had(tmp_path: Path) -> None:
+    other = hold(tmp_path, "child")
+    out, _ = other.communicate("")
+    child = int(out)
+    assert started(child) is not None
+    mine = Incarnation(str(tmp_path), "node@b")
+    assert holders(mine.path) == [child]
+    mine.acquire()
+    assert started(child) is None
+    mine.release()
+
+
+def test_a_recycled_pid_is_not_taken_for_the_old_worker(tmp_path: Path) -> None:
+    other = hold(tmp_path, "child")
+    child = int(other.communicate("")[0])
+    mine = Incarnation(str(tmp_path), "node@b")
+    # The file names a process that lives, but that started at another time.
+    text = mine.path.read_text()
+    mine.path.write_text(text.replace(f'"pid": {other.pid}', '"pid": 1'))
+    mine.acquire()
+    assert started(child) is None
+    mine.release()
+
+
+def test_backends_have_locks_of_their_own(tmp_path: Path) -> None:
+    one, two = Incarnation(str(tmp_path), "node@a"), Incarnation(str(tmp_path), "node@b")
+    one.acquire()
+    two.acquire()
+    one.release()
+    two.release()

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every cell of the table of verbs that meet, over the real journal: what is written there is what happens."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from volmgr import exception
+from volmgr.db import models
+from volmgr.operations import conflicts, snapshots, volumes
+from volmgr.operations.base import Policy
+from volmgr.operations.properties import Properties
+from volmgr.testing.invariants import violations
+from volmgr.testing.rig import Rig
+
+CONNECTOR = {"initiator": "iqn.1993-08.org.debian:01:a", "ip": "127.0.0.1", "host": "compute"}
+LEVEL = ("update", "attach", "connect", "disconnect", "detach")
+Answer = dict[str, Any]
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+class Scene:
+    """One volume, one snapshot of it where the cell needs one, and the verbs that meet over them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.rig = Rig(folder, trash_retention=0)
+        self.volume_id = new_id()
+        self.snapshot_id = new_id()
+
+    def make(self, *, volume: bool, snapshot: bool) -> None:
+        if volume:
+            self.rig.do(volumes.CreateVolume, volume_id=self.volume_id, size=1)
+        if snapshot:
+            self.rig.do(snapshots.CreateSnapshot, volume_id=self.volume_id, snapshot_id=self.snapshot_id)
+
+    # --- verbs on the volume --------------------------------------------------------------------------------------
+
+    def volume_create(self) -> Answer:
+        return self.rig.submit(volumes.CreateVolume, volume_id=self.volume_id, size=1)
+
+    def volume_delete(self) -> Answer:
+        return self.rig.submit(volumes.DeleteVolume, volume_id=self.volume_id)
+
+    def volume_extend(self) -> Answer:
+        return self.rig.submit(volumes.ExtendVolume, volume_id=self.volume_id, new_size=3)
+
+    def volume_revert(self) -> Answer:
+        return self.rig.submit(
+            snapshots.RevertToSnapshot, volume_id=self.volume_id, snapshot_id=self.snapshot_id
+        )
+
+    def volume_snapshot(self) -> Answer:
+        return self.rig.submit(snapshots.CreateSnapshot, volume_id=self.volume_id, snapshot_id=new_id())
+
+    def volume_clone(self) -> Answer:
+        return self.rig.submit(volumes.CreateVolume, volume_id=new_id(), source_volid=self.volume_id)
+
+    def volume_update(self) -> Answer:
+        changes = {"display_name": "other"}
+        return Properties(self.rig.database, self.rig.clock).update(self.rig.context, self.volume_id, changes)
+
+    def volume_attach(self) -> Answer:
+        return self.rig.attachments.attach(self.volume_id, new_id(), None, None, "rw", new_id())
+
+    def volume_connect(self) -> Answer:
+        return self.rig.attachments.initialize("volume", self.volume_id, CONNECTOR)
+
+    def volume_disconnect(self) -> Answer:
+        return self.rig.attachments.terminate("volume", self.volume_id, CONNECTOR, False)
+
+    def volume_detach(self) -> Answer:
+        return self.rig.attachments.detach(self.volume_id, None, True)
+
+    # --- verbs on the snapshot ------------------------------------------------------------------------------------
+
+    def snapshot_create(self) -> Answer:
+        return self.rig.submit(snapshots.CreateSnapshot, volume_id=self.volume_id, snapshot_id=self.snapshot_id)
+
+    def snapshot_delete(self) -> Answer:
+        return self.rig.submit(snapshots.DeleteSnapshot, snapshot_id=self.snapshot_id)
+
+    snapshot_revert = volume_revert
+
+    def snapshot_clone(self) -> Answer:
+        return self.rig.submit(volumes.CreateVolume, volume_id=new_id(), snapshot_id=self.snapshot_id)
+
+    def snapshot_connect(self) -> Answer:
+        return self.rig.attachments.initialize("snapshot", self.snapshot_id, CONNECTOR)
+
+    def snapshot_disconnect(self) -> Answer:
+        return self.rig.attachments.terminate("snapshot", self.snapshot_id, CONNECTOR, False)
+
+    def verb(self, resource: str, name: str) -> Callable[[], Answer]:
+        found: Callable[[], Answer] = getattr(self, f"{resource}_{name}")
+        return found
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Iterator[Scene]:
+    made = Scene(tmp_path)
+    yield made
+    made.rig.close()
+
+
+CELLS = [
+    (resource, holder, comer) for resource, table in conflicts.TABLE.items() for holder, comer in sorted(table)
+]
+
+
+@pytest.mark.parametrize(("resource", "holder", "comer"), CELLS, ids=["-".join(cell) for cell in CELLS])
+def test_the_cell_is_what_happens(scene: Scene, resource: str, holder: str, comer: str) -> None:
+    rig = scene.rig
+    scene.make(
+        volume=(resource, holder) != ("volume", "create"),
+        snapshot=(resource == "snapshot" and holder != "create")
+        or (resource == "volume" and holder not in ("create", "delete") and "revert" in (holder, comer)),
+    )
+    held = scene.verb(resource, holder)()
+    assert held["state"] in ("running", "queued")
+    assert rig.dispatcher.get(held["operation_id"]).claimed
+    policy = conflicts.policy(resource, holder, comer)
+    if policy is Policy.CONFLICT:
+        with pytest.raises(exception.Conflict) as refused:
+            scene.verb(resource, comer)()
+        assert refused.value.details.get("operation_id") == held["operation_id"], refused.value.details
+        rig.run()
+        answer = None
+    else:
+        answer = scene.verb(resource, comer)()
+        judge_answer(scene, policy, comer, held, answer)
+    assert rig.dispatcher.get(held["operation_id"]).state == "done"
+    assert violations(rig.database, rig.driver) == []
+
+
+def judge_answer(scene: Scene, policy: Policy, comer: str, held: Answer, answer: Answer) -> None:
+    """Assert that the comer was answered as the policy says, then run everything."""
+    rig = scene.rig
+    if comer in LEVEL:
+        assert policy is Policy.BOTH
+        assert "operation_id" not in answer or answer.get("id") == scene.volume_id
+        rig.run()
+        return
+    assert answer["operation_id"] is not None
+    record = rig.dispatcher.get(answer["operation_id"])
+    if policy is Policy.SAME:
+        assert answer["operation_id"] == held["operation_id"]
+    elif policy is Policy.WAIT:
+        assert (answer["state"], record.claimed) == ("queued", False)
+    else:
+        assert record.claimed, "it should go on beside the holder"
+        assert answer["operation_id"] != held["operation_id"]
+    rig.run()
+    ended = rig.dispatcher.get(answer["operation_id"])
+    # A comer that waited finds the resource as the holder left it; the snapshot that a volume still in the making is to
+    # go back to does not exist, and a volume with a new snapshot is not deleted without it.
+    assert ended.finished
+    if ended.state == "failed":
+        assert ended.error is not None
+        assert ended.error["code"].startswith(("volmgr.not_found", "volmgr.conflict")), ended.error
+
+
+def test_every_cell_is_whole() -> None:
+    for resource, table in conflicts.TABLE.items():
+        holders, comers = {pair[0] for pair in table}, {pair[1] for pair in table}
+        assert set(table) == {(holder, comer) for holder in holders for comer in comers}, resource
+
+
+# --- what the table does not show -----------------------------------------------------------------------------------
+
+
+def test_another_project_cannot_join_a_creation(scene: Scene) -> None:
+    from volmgr.context import RequestContext
+
+    scene.volume_create()
+    other = RequestContext(project_id="other", user_id="x", request_key=new_id(), overwrite=False)
+    arguments = volumes.CreateVolume.args.parse({"volume_id": scene.volume_id, "size": 1})
+    with pytest.raises(exception.AlreadyExists) as refused:
+        scene.rig.dispatcher.submit(other, volumes.CreateVolume, arguments)
+    assert "operation_id" not in refused.value.details
+    scene.rig.run()
+    assert violations(scene.rig.database, scene.rig.driver) == []
+
+
+def test_a_creation_with_other_arguments_does_not_join(scene: Scene) -> None:
+    scene.volume_create()
+    with pytest.raises(exception.AlreadyExists):
+        scene.rig.submit(volumes.CreateVolume, volume_id=scene.volume_id, size=2)
+    scene.rig.run()
+    assert violations(scene.rig.database, scene.rig.driver) == []
+
+
+def test_a_waiting_creation_of_an_id_that_exists_is_refused(scene: Scene) -> None:
+    scene.make(volume=True, snapshot=True)
+    taken = new_id()
+    scene.rig.do(volumes.CreateVolume, volume_id=taken, size=1)
+    scene.volume_extend()
+    with pytest.raises(exception.AlreadyExists):
+        scene.rig.submit(volumes.CreateVolume, volume_id=taken, source_volid=scene.volume_id)
+    scene.rig.run()
+    assert violations(scene.rig.database, scene.rig.driver) == []
+
+
+def test_a_verb_waits_for_a_creation_that_waits_itself(scene: Scene) -> None:
+    scene.make(volume=True, snapshot=False)
+    scene.volume_extend()
+    clone = new_id()
+    creation = scene.rig.submit(volumes.CreateVolume, volume_id=clone, source_volid=scene.volume_id)
+    deletion = scene.rig.submit(volumes.DeleteVolume, volume_id=clone)
+    assert (creation["state"], deletion["state"]) == ("queued", "queued")
+    scene.rig.run()
+    assert scene.rig.dispatcher.get(creation["operation_id"]).state == "done"
+    assert scene.rig.dispatcher.get(deletion["operation_id"]).state == "done"
+    assert violations(scene.rig.database, scene.rig.driver) == []
+
+
+def test_deleting_with_the_snapshots_waits_for_the_volume_made_from_one(scene: Scene) -> None:
+    scene.make(volume=True, snapshot=True)
+    scene.snapshot_clone()
+    deletion = scene.rig.submit(volumes.DeleteVolume, volume_id=scene.volume_id, cascade=True)
+    assert deletion["state"] == "queued"
+    scene.rig.run()
+    assert scene.rig.dispatcher.get(deletion["operation_id"]).state == "done"
+    assert violations(scene.rig.database, scene.rig.driver) == []
+
+
+@pytest.mark.parametrize("waiting", ["volume_delete", "volume_extend", "volume_revert", "volume_snapshot", "volume_clone"])
+def test_a_waiting_request_can_be_cancelled(scene: Scene, waiting: str) -> None:
+    scene.make(volume=True, snapshot=True)
+    scene.volume_extend()
+    answer = getattr(scene, waiting)()
+    assert answer["state"] == "queued"
+    scene.rig.dispatcher.cancel(answer["operation_id"])
+    scene.rig.run()
+    record = scene.rig.dispatcher.get(answer["operation_id"])
+    assert record.state == "failed"
+    assert record.error is not None and record.error["code"] == "volmgr.cancelled"
+    assert violations(scene.rig.database, scene.rig.driver) == []
+
+
+def test_an_id_can_be_used_again_and_again(scene: Scene) -> None:
+    for _ in range(3):
+        scene.make(volume=True, snapshot=True)
+        for answer in (scene.snapshot_delete(), scene.volume_delete()):
+            scene.rig.run()
+            assert scene.rig.dispatcher.get(answer["operation_id"]).state in ("done", "failed")
+        deletion = scene.rig.do(volumes.DeleteVolume, volume_id=scene.volume_id)
+        assert deletion is None or deletion.state == "done"
+        assert violations(scene.rig.database, scene.rig.driver) == []
+        assert scene.rig.rows(models.volumes) == []
