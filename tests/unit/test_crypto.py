@@ -161,7 +161,9 @@ def test_others_may_not_read_the_key_file(db: Database, tmp_path: Path) -> None:
     assert caught.value.hint == f"Run: chmod 600 {path}"
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"current": "a", "keys": {}}', '{"current": "a", "keys": {"a": "eA=="}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[]", '{"current": "a", "keys": {}}', '{"current": "a", "keys": {"a": "eA=="}}']
+)
 def test_a_damaged_key_file_is_refused_and_not_shown(text: str, tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     path.write_text(text)

@@ -101,15 +101,15 @@ def check_daemon(conf: Configuration, transport_url: str | None) -> list[Finding
 
 def check_database(conf: Configuration) -> list[Finding]:
     """Compare the database's schema with this code's."""
-    from volmgr.cmd.status import schema_state
+    from volmgr.cmd.status import schema_revision
 
+    label, remedy = "database schema", "volmgr-manage db upgrade"
     try:
-        found, wanted = schema_state(conf)
+        found = schema_revision(conf)
+    except exception.SchemaMismatch as error:
+        return [Finding(label, Result.MISSING, error.message, error.hint)]
     except exception.VolmgrError as error:
-        return [Finding("database", Result.WARNING, error.message, error.hint)]
-    if found == wanted:
-        return [Finding("database schema", Result.OK, str(found))]
+        return [Finding(label, Result.WARNING, error.message, error.hint)]
     if found is None:
-        return [Finding("database schema", Result.WARNING, "not made yet", "volmgr-manage db upgrade")]
-    remedy = "volmgr-manage db upgrade"
-    return [Finding("database schema", Result.MISSING, f"{found}, this code needs {wanted}", remedy)]
+        return [Finding(label, Result.WARNING, "not made yet", remedy)]
+    return [Finding(label, Result.OK, found)]

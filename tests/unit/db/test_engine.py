@@ -22,7 +22,10 @@ from volmgr.db.dialects import database_now
 from volmgr.db.engine import Database
 
 THINGS = sa.Table(
-    "things", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True), sa.Column("name", sa.String(20), unique=True)
+    "things",
+    sa.MetaData(),
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.String(20), unique=True),
 )
 
 
@@ -56,12 +59,16 @@ def other(db: Database) -> Iterator[sqlite3.Connection]:
 
 def test_commit_at_the_end_and_rollback_on_any_exception(db: Database) -> None:
     insert(db, "kept")
-    with pytest.raises(KeyError), db.writer() as conn:
-        conn.execute(sa.insert(THINGS), {"name": "lost"})
-        raise KeyError("no")
-    with pytest.raises(SystemExit), db.writer() as conn:
-        conn.execute(sa.insert(THINGS), {"name": "lost too"})
-        raise SystemExit
+
+    def fail(error: BaseException) -> None:
+        with db.writer() as conn:
+            conn.execute(sa.insert(THINGS), {"name": "lost"})
+            raise error
+
+    with pytest.raises(KeyError):
+        fail(KeyError("no"))
+    with pytest.raises(SystemExit):
+        fail(SystemExit())
     assert names(db) == ["kept"]
 
 
@@ -170,10 +177,14 @@ def test_a_commit_of_unknown_outcome_is_not_repeated(db: Database) -> None:
 
 
 def test_a_full_disk_is_no_space_and_changes_nothing(db: Database) -> None:
-    with pytest.raises(engine.DatabaseFull) as caught, db.writer() as conn:
-        conn.exec_driver_sql("PRAGMA max_page_count = 4")
-        for number in range(2000):
-            conn.execute(sa.insert(THINGS), {"name": f"thing {number}"})
+    def fill() -> None:
+        with db.writer() as conn:
+            conn.exec_driver_sql("PRAGMA max_page_count = 4")
+            for number in range(2000):
+                conn.execute(sa.insert(THINGS), {"name": f"thing {number}"})
+
+    with pytest.raises(engine.DatabaseFull) as caught:
+        fill()
     assert isinstance(caught.value, exception.NoSpace)
     assert names(db) == []
 
@@ -281,7 +292,8 @@ def test_green_writers_that_yield_take_turns(tmp_path: Path) -> None:
 
 
 def test_no_orm_is_imported() -> None:
-    code = "import sys; from volmgr.db import engine, schema, quotas, services, types; print('sqlalchemy.orm' in sys.modules)"
+    rooms = "engine, schema, quotas, services, types, operations, listing"
+    code = f"import sys; from volmgr.db import {rooms}; print('sqlalchemy.orm' in sys.modules)"
     assert _python(code).strip() == "False"
 
 

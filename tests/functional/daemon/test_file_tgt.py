@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded default: files served by tgt, with real bytes over real iSCSI, while daemon and target die under it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import require
+from volmgr import exception
+from volmgr.incarnation import started
+from volmgr.testing.daemon import Client, Daemon, free_port
+from volmgr.testing.waiting import wait_until
+
+INITIATOR = "iqn.1993-08.org.debian:01:volmgr-test"
+CONNECTOR = {"initiator": INITIATOR, "ip": "127.0.0.1", "host": "compute"}
+
+
+def new_id() -> str:
+    return str(uuid.uuid4())
+
+
+@pytest.fixture
+def served(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
+    """A started daemon on files and tgt; its tgtd is ended with the test."""
+    for tool, package in (("tgtd", "tgt"), ("qemu-io", "qemu-utils"), ("iscsi-inq", "libiscsi-bin")):
+        require(tool, package)
+    backend = {
+        "volume_driver": "file",
+        "target_helper": "tgtadm",
+        "target_ip_address": "127.0.0.1",
+        "target_port": free_port(),
+    }
+    daemon = make_daemon(backend=backend).start()
+    yield daemon
+    for pid in tgtds(daemon):
+        os.kill(pid, signal.SIGKILL)
+
+
+def tgtds(daemon: Daemon) -> list[int]:
+    """Return the target daemon that runs for this daemon, as its state file and the process table say."""
+    found = []
+    for path in daemon.state.rglob("tgtd.json"):
+        pid = int(json.loads(path.read_text())["pid"])
+        if started(pid) is not None:
+            found.append(pid)
+    return found
+
+
+def url(info: dict[str, Any]) -> str:
+    data = info["data"]
+    return f"iscsi://{data['target_portal']}/{data['target_iqn']}/{data['target_lun']}"
+
+
+def initiator(info: dict[str, Any], *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run a libiscsi tool as the initiator; the secret goes by the environment."""
+    env = {
+        **os.environ,
+        "LIBISCSI_CHAP_USERNAME": info["data"]["auth_username"],
+        "LIBISCSI_CHAP_PASSWORD": info["data"]["auth_password"],
+    }
+    return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def qemu_io(info: dict[str, Any], command: str) -> subprocess.CompletedProcess[str]:
+    data = info["data"]
+    mode = ["-r"] if data["access_mode"] == "ro" else []
+    options = f"driver=iscsi,transport=tcp,portal={data['target_portal']},target={data['target_iqn']}"
+    options += f",lun={data['target_lun']},initiator-name={INITIATOR}"
+    options += f",user={data['auth_username']},password-secret=chap"
+    with tempfile.NamedTemporaryFile("w") as secret:
+        secret.write(data["auth_password"])
+        secret.flush()
+        chap = f"secret,id=chap,file={secret.name}"
+        return initiator(info, "qemu-io", *mode, "--object", chap, "--image-opts", options, "-c", command)
+
+
+def write(info: dict[str, Any], pattern: int) -> None:
+    done = qemu_io(info, f"write -P {pattern} 0 1M")
+    assert done.returncode == 0, done.stderr + done.stdout
+
+
+def holds(info: dict[str, Any], pattern: int) -> bool:
+    """Return whether the first MiB has the pattern."""
+    done = qemu_io(info, f"read -P {pattern} 0 1M")
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode == 0 and "Pattern verification failed" not in done.stdout
+
+
+def connect(client: Client, volume_id: str) -> dict[str, Any]:
+    return client.api.initialize_connection(client.context, volume_id, CONNECTOR)
+
+
+def disconnect(client: Client, volume_id: str) -> None:
+    client.api.terminate_connection(client.context, volume_id, CONNECTOR)
+
+
+def test_bytes_over_the_whole_life(served: Daemon) -> None:
+    volume_id, snapshot_id, clone_id = new_id(), new_id(), new_id()
+    with served.client() as client:
+        client.do("create_volume", volume_id, size=1)
+        info = connect(client, volume_id)
+        write(info, 0x11)
+        disconnect(client, volume_id)
+        assert qemu_io(info, "read 0 512").returncode != 0, "access was not taken away"
+        client.do("create_snapshot", volume_id, snapshot_id)
+        client.do("create_volume", clone_id, snapshot_id=snapshot_id)
+        write(connect(client, volume_id), 0x22)
+        disconnect(client, volume_id)
+        clone = connect(client, clone_id)
+        assert holds(clone, 0x11)
+        assert not holds(clone, 0x22)
+        shown = client.api.initialize_connection_snapshot(client.context, snapshot_id, CONNECTOR)
+        assert holds(shown, 0x11)
+        writable = {"data": {**shown["data"], "access_mode": "rw"}}
+        assert qemu_io(writable, "write -P 1 0 1M").returncode != 0, "a snapshot could be written"
+        client.api.terminate_connection_snapshot(client.context, snapshot_id, CONNECTOR)
+        client.do("revert_to_snapshot", volume_id, snapshot_id)
+        info = connect(client, volume_id)
+        assert holds(info, 0x11)
+        disconnect(client, volume_id)
+        client.do("extend_volume", volume_id, 2)
+        info = connect(client, volume_id)
+        assert holds(info, 0x11)
+        assert "2 GiB" in qemu_io(info, "length").stdout
+        client.do("delete_volume", clone_id, force=True)
+        client.do("delete_volume", volume_id, cascade=True, force=True)
+        wait_until(lambda: not stored(served), 30, "all files are wiped")
+
+
+def stored(daemon: Daemon) -> list[str]:
+    return [str(path) for path in (daemon.state / "file").rglob("*") if path.is_file()]
+
+
+def test_wrong_secret_and_other_initiator_are_refused(served: Daemon) -> None:
+    volume_id = new_id()
+    with served.client() as client:
+        client.do("create_volume", volume_id, size=1)
+        info = connect(client, volume_id)
+        assert initiator(info, "iscsi-inq", "-i", INITIATOR, url(info)).returncode == 0
+        assert initiator(info, "iscsi-inq", "-i", f"{INITIATOR}2", url(info)).returncode != 0
+        wrong = {"data": {**info["data"], "auth_password": "0" * 16}}
+        assert initiator(wrong, "iscsi-inq", "-i", INITIATOR, url(info)).returncode != 0
+
+
+def test_the_daemons_death_does_not_cut_an_attachment(served: Daemon) -> None:
+    volume_id = new_id()
+    with served.client() as client:
+        client.do("create_volume", volume_id, size=1)
+        info = connect(client, volume_id)
+        write(info, 0x33)
+        before = tgtds(served)
+        assert before
+        served.kill()
+        assert holds(info, 0x33), "the target must outlive the daemon"
+        served.start()
+        assert tgtds(served) == before, "the target was started anew instead of adopted"
+        assert connect(client, volume_id) == info
+        assert holds(info, 0x33)
+
+
+def test_the_targets_death_is_mended(served: Daemon) -> None:
+    volume_id = new_id()
+    with served.client() as client:
+        client.do("create_volume", volume_id, size=1)
+        info = connect(client, volume_id)
+        write(info, 0x44)
+        (pid,) = tgtds(served)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not tgtds(served), 10, "tgtd is gone")
+        served.kill()
+        served.start()
+        wait_until(lambda: holds(info, 0x44), 30, "the export is rebuilt with the same account and serial")
+
+
+def test_an_attached_volume_does_not_grow(served: Daemon) -> None:
+    volume_id = new_id()
+    with served.client() as client:
+        client.do("create_volume", volume_id, size=1)
+        connect(client, volume_id)
+        with pytest.raises(exception.Unsupported):
+            client.do("extend_volume", volume_id, 2)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Workers and volume types on every database."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from volmgr import exception
+from volmgr.db import engine, models, services
+from volmgr.db import types as volume_types
+from volmgr.db.engine import Database
+
+HOST = "h@b"
+
+
+def register(db: Database, **values: Any) -> None:
+    values = {"topic": "volume", "rpc_version": "1.0", "incarnation": "i", **values}
+    with db.writer() as conn:
+        services.register(conn, HOST, **values)
+
+
+def seen(db: Database, down_time: float = 60) -> dict[str, Any]:
+    with db.reader() as conn:
+        return services.get(conn, HOST, down_time)
+
+
+def age(db: Database, seconds: float) -> None:
+    with db.writer() as conn:
+        past = engine.utcnow() - datetime.timedelta(seconds=seconds)
+        conn.execute(sa.update(models.services).values(updated_at=past))
+
+
+def test_a_worker_is_up_while_it_beats(database: Database) -> None:
+    register(database, capabilities={"free_gb": 1})
+    assert seen(database)["up"]
+    age(database, 120)
+    assert not seen(database)["up"]
+    assert seen(database, down_time=3600)["up"]
+    with database.reader() as conn:
+        assert not services.is_up(conn, HOST, 60)
+        assert not services.is_up(conn, "nobody", 60)
+    with database.counting() as count, database.writer() as conn:
+        services.beat(conn, HOST, state="down", reason="no disk")
+    assert count.statements == 1
+    found = seen(database)
+    assert (found["up"], found["state"], found["reason"]) == (True, "down", "no disk")
+    assert found["capabilities"] == {"free_gb": 1}
+    with database.writer() as conn:
+        services.beat(conn, HOST, capabilities={"free_gb": 2})
+    assert seen(database)["capabilities"] == {"free_gb": 2}
+
+
+def test_what_operators_set_survives_a_restart(database: Database) -> None:
+    register(database)
+    with database.writer() as conn:
+        services.disable(conn, HOST, "new disks")
+        services.freeze(conn, HOST)
+        services.set_active_backend(conn, HOST, "second")
+    register(database, incarnation="j")
+    found = seen(database)
+    assert (found["incarnation"], found["disabled"], found["disabled_reason"]) == ("j", True, "new disks")
+    assert (found["frozen"], found["active_backend_id"]) == (True, "second")
+    with database.writer() as conn:
+        services.enable(conn, HOST)
+        services.thaw(conn, HOST)
+    found = seen(database)
+    assert (found["disabled"], found["disabled_reason"], found["frozen"]) == (False, None, False)
+
+
+def test_a_worker_that_never_was_is_not_found(database: Database) -> None:
+    for act in (services.beat, services.enable, services.disable, services.freeze, services.thaw, services.remove):
+        with pytest.raises(exception.NotFound), database.writer() as conn:
+            act(conn, "nobody")
+    with pytest.raises(exception.NotFound):
+        seen(database)
+
+
+def make_type(db: Database, type_id: str = "1", name: str = "gold", **values: Any) -> None:
+    with db.writer() as conn:
+        volume_types.create(conn, type_id, name, now=engine.utcnow(), **values)
+
+
+def test_a_type_is_found_by_id_and_by_name(database: Database) -> None:
+    make_type(database, extra_specs={"thin": "true"}, qos_specs={"iops": 5})
+    make_type(database, "gold", "other")
+    with database.reader() as conn:
+        assert volume_types.get(conn, "1") == volume_types.find(conn, "1")
+        assert volume_types.find(conn, "gold").name == "other"
+        assert volume_types.find(conn, "other").id == "gold"
+        assert [item.name for item in volume_types.list_types(conn)] == ["gold", "other"]
+        found = volume_types.get(conn, "1")
+    assert (dict(found.extra_specs), found.qos_specs) == ({"thin": "true"}, {"iops": 5})
+    with pytest.raises(exception.NotFound), database.reader() as conn:
+        volume_types.find(conn, "tin")
+
+
+def test_two_types_cannot_have_one_name(database: Database) -> None:
+    make_type(database)
+    with pytest.raises(exception.AlreadyExists):
+        make_type(database, "2")
+    make_type(database, "2", "tin")
+    with pytest.raises(exception.AlreadyExists), database.writer() as conn:
+        volume_types.update(conn, "2", name="gold")
+    with pytest.raises(exception.Invalid), database.writer() as conn:
+        volume_types.update(conn, "2", id="3")
+
+
+def test_specs_are_merged(database: Database) -> None:
+    make_type(database, extra_specs={"a": "1", "b": "2"})
+    with database.writer() as conn:
+        assert volume_types.set_specs(conn, "1", {"b": None, "c": "3"}) == {"a": "1", "c": "3"}
+    with pytest.raises(exception.NotFound), database.writer() as conn:
+        volume_types.set_specs(conn, "2", {})
+
+
+def test_a_type_that_volumes_have_stays(database: Database) -> None:
+    make_type(database)
+    with database.writer() as conn:
+        conn.execute(
+            sa.insert(models.volumes),
+            {"id": "v", "size": 1, "status": "available", "volume_type_id": "1", "created_at": engine.utcnow()},
+        )
+    with pytest.raises(exception.Conflict), database.writer() as conn:
+        volume_types.delete(conn, "1")
+    with database.writer() as conn:
+        conn.execute(sa.delete(models.volumes))
+        volume_types.delete(conn, "1")
+    with pytest.raises(exception.NotFound), database.writer() as conn:
+        volume_types.delete(conn, "1")
+
+
+def test_the_cache_asks_once_until_it_is_old(database: Database) -> None:
+    make_type(database, extra_specs={"a": "1"})
+    now = [0.0]
+    cache = volume_types.Cache(database, max_age=5, clock=lambda: now[0])
+    with database.counting() as count:
+        assert cache.get(None) is None
+        for _ in range(3):
+            found = cache.get("1")
+            assert found is not None
+            assert found.extra_specs == {"a": "1"}
+        assert cache.get("2") is cache.get("2") is None
+    assert count.statements == 2
+    with database.writer() as conn:
+        volume_types.set_specs(conn, "1", {"a": "2"})
+    now[0] = 5.0
+    found = cache.get("1")
+    assert found is not None
+    assert found.extra_specs == {"a": "2"}
+    make_type(database, "2", "tin")
+    cache.forget()
+    assert cache.get("2") is not None

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A TCP proxy before a database server that can lose the connection when a certain text passes. Knows no protocol."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+
+class CuttingProxy:
+    """Forwards to a port of this host; :attr:`cut_at` is the text of a client at which it drops every connection.
+
+    :param port: where the server listens.
+    :param deliver: whether the server still gets the text, so that only the answer is lost.
+    """
+
+    def __init__(self, port: int, *, deliver: bool) -> None:
+        self._port = port
+        self._deliver = deliver
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.cut_at: bytes | None = None
+        self.cuts = 0
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # the listener was closed: the test is over
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self._port), timeout=10)
+                server.settimeout(None)
+                self._open += [client, server]
+                threading.Thread(target=self._up, args=(client, server), daemon=True).start()
+                threading.Thread(target=self._down, args=(server, client), daemon=True).start()
+
+    def _up(self, client: socket.socket, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # one end hung up, which ends the forwarding
+            while data := client.recv(65536):
+                if self.cut_at is not None and self.cut_at in data:
+                    self.cut_at = None
+                    self.cuts += 1
+                    _shut(client)
+                    if self._deliver:
+                        server.sendall(data)
+                        server.recv(65536)
+                    break
+                server.sendall(data)
+        _shut(client)
+        _shut(server)
+
+    def _down(self, server: socket.socket, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # one end hung up, which ends the forwarding
+            while data := server.recv(65536):
+                client.sendall(data)
+        _shut(client)
+
+    def close(self) -> None:
+        """Drop everything."""
+        self._listener.close()
+        for end in self._open:
+            _shut(end)
+
+
+def _shut(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it was shut by the other side already
+        end.shutdown(socket.SHUT_RDWR)
