@@ -456,41 +456,6 @@ def request_key(context: RequestContext, verb: str, arguments: Args) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def judge(
-    operation: Operation[Any], claim: Claim, obstacle: claims.Obstacle
-) -> tuple[Policy, types.OperationRecord | None]:
-    """Return what the table says about a claim that could not be taken, and the holder that decides."""
-    comer = conflicts.name_in_table(claim.resource, operation.verb, own=claim.id == operation.resource_id)
-    verdicts = {}
-    for holder in obstacle.holders:
-        name = conflicts.name_in_table(claim.resource, holder.verb, own=claim.id == holder.resource_id)
-        verdicts[conflicts.policy(claim.resource, name, comer)] = holder
-    for verdict in (Policy.CONFLICT, Policy.SAME, Policy.WAIT):
-        if verdict in verdicts:
-            return verdict, verdicts[verdict]
-    return Policy.CONFLICT, None
-
-
-def refusal(operation: Operation[Any], claim: Claim, obstacle: claims.Obstacle) -> exception.VolmgrError:
-    """Return the error that says why a claim cannot be taken, who is in the way and what to do."""
-    if claim.childless and obstacle.snapshots and not obstacle.holders:
-        return exception.VolumeHasSnapshots(id=claim.id, count=obstacle.snapshots)
-    if obstacle.holders:
-        holder = obstacle.holders[0]
-        return exception.Conflict(
-            f"{operation.verb} must not meet {holder.verb}, which holds the {claim.resource} {claim.id}",
-            hint=f"Wait for it: volmgr operation wait {holder.id}",
-            resource=claim.resource, id=claim.id, status=obstacle.status, operation_id=holder.id,
-        )
-    if claim.resource == "volume" and obstacle.attachments and claim.event in ("delete", "unmanage", "revert"):
-        return exception.VolumeAttached(id=claim.id, status=obstacle.status)
-    return exception.Conflict(
-        f"The {claim.resource} {claim.id} is {obstacle.status}; {operation.verb} needs it {' or '.join(claim.sources)}",
-        hint=f"volmgr {claim.resource} why {claim.id}",
-        resource=claim.resource, id=claim.id, status=obstacle.status, allowed=list(claim.sources),
-    )
-
-
 def _answer(record: types.OperationRecord) -> dict[str, Any]:
     return {"operation_id": record.id, "state": record.state, "result": record.result}
 

@@ -271,6 +271,8 @@ class Worker:
         while not self._stopping.wait(self.conf.report_interval):
             stats = None
             try:
+                if self.is_working() and self.target is not None:
+                    self.target.check()  # one that died is started again and filled, before anybody asks for it
                 if self.is_working() and time.monotonic() - asked >= self.conf.backend_stats_polling_interval:
                     stats, asked = self.capabilities(True), time.monotonic()
                 with self.database.writer() as conn:

@@ -56,11 +56,15 @@ class CuttingProxy:
                 client.sendall(data)
         _shut(client)
 
+    def drop(self) -> None:
+        """Lose every connection; new ones are welcome."""
+        while self._open:
+            _shut(self._open.pop())
+
     def close(self) -> None:
-        """Drop everything."""
+        """Lose every connection and take no more."""
         self._listener.close()
-        for end in self._open:
-            _shut(end)
+        self.drop()
 
 
 def _shut(end: socket.socket) -> None:

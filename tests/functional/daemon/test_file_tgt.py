@@ -39,7 +39,7 @@ def served(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
         "target_ip_address": "127.0.0.1",
         "target_port": free_port(),
     }
-    daemon = make_daemon(backend=backend).start()
+    daemon = make_daemon(backend=backend, options={"report_interval": 1}).start()
     yield daemon
     for pid in tgtds(daemon):
         os.kill(pid, signal.SIGKILL)
@@ -179,6 +179,18 @@ def test_the_targets_death_is_mended(served: Daemon) -> None:
         served.kill()
         served.start()
         wait_until(lambda: holds(info, 0x44), 30, "the export is rebuilt with the same account and serial")
+
+
+def test_a_dead_target_is_started_again_by_the_daemon(served: Daemon) -> None:
+    volume_id = new_id()
+    with served.client() as client:
+        client.do("create_volume", volume_id, size=1)
+        info = connect(client, volume_id)
+        write(info, 0x55)
+        (pid,) = tgtds(served)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: holds(info, 0x55), 30, "the export is back without anybody asking")
+        assert tgtds(served) != [pid]
 
 
 def test_an_attached_volume_does_not_grow(served: Daemon) -> None:

@@ -12,6 +12,7 @@ from alembic.migration import MigrationContext
 
 from volmgr.db import models, schema
 from volmgr.db.engine import Database
+from volmgr.db.migrations.comparing import default_differs
 from volmgr.testing import database as testing
 from volmgr.testing.servers import ServerUnavailable
 from volmgr.testing.servers.pytest_fixtures import unavailable
@@ -29,7 +30,7 @@ def empty() -> Iterator[Database]:
 
 def differences(db: Database) -> list[object]:
     with db.reader() as conn:
-        options = {"compare_type": True, "compare_server_default": True}
+        options = {"compare_type": True, "compare_server_default": default_differs}
         return list(compare_metadata(MigrationContext.configure(conn, opts=options), models.metadata))
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 
 from volmgr.db import models
 from volmgr.db.engine import Database
+from volmgr.db.migrations.comparing import default_differs
 
 
 def _render(kind: str, item: Any, autogen: Any) -> str | Literal[False]:
@@ -31,7 +32,7 @@ def _run(connection: Connection) -> None:
         render_as_batch=connection.dialect.name == "sqlite",
         render_item=_render,
         compare_type=True,
-        compare_server_default=True,
+        compare_server_default=default_differs,
     )
     with context.begin_transaction():
         context.run_migrations()
