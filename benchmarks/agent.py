@@ -102,10 +102,13 @@ class Agent:
 
 
 def _lines() -> Iterator[bytes]:
-    """Yield the lines of standard input; select() lets green threads run, a plain read() would stop them all."""
+    """Yield the lines of standard input; select() lets green threads run, a plain read() would stop them all.
+
+    It is given the file, because eventlet forgets a descriptor whose number is 0.
+    """
     rest = b""
     while True:
-        select.select([0], [], [])
+        select.select([sys.stdin], [], [])
         data = os.read(0, READ_BYTES)
         if not data:
             return

@@ -97,7 +97,7 @@ def connect(state: dict[str, Any], url: str, kind: str) -> None:
             get_transport(conf, url), oslo_messaging.Target(topic=TOPIC, server=NAME)
         )
         if url.startswith("rabbit"):
-            conf.set_override("rpc_conn_pool_size", 2 * CALLERS)
+            conf.set_override("rpc_conn_pool_size", 2 * CALLERS, group="oslo_messaging_rabbit")
     else:
         client = _OurClient(url) if kind == "ours" else _OurChanger(url)
     one_caller(client, 100)

@@ -9,37 +9,32 @@ module knows no RPC and no verb.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import threading
 import uuid
+from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
-from volmgr import exception, types
+from volmgr import exception, names, types
 from volmgr.context import RequestContext
 from volmgr.db import claims, operations
-from volmgr.db.admission import MISSING, Admitting
+from volmgr.db.admission import MISSING, Admitting, Blocked
 from volmgr.db.engine import CommitUnknown, Database, is_duplicate
-from volmgr.operations import conflicts
-from volmgr.operations.base import Args, Claim, Lane, Operation, Policy
+from volmgr.operations import meeting
+from volmgr.operations.base import Args, Claim, Lane, Operation, Policy, request_key
 from volmgr.operations.registry import find
 from volmgr.runtime import Clock, Executor
 from volmgr.tasks import Active, Backend, Runner
 
 LOG = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 POLL_INTERVAL = 1.0
 PUMP_LIMIT = 200
-
-
-class _Blocked(Exception):
-    """A claim could not be taken; the transaction is rolled back."""
-
-    def __init__(self, claim: Claim) -> None:
-        super().__init__(claim.id)
-        self.claim = claim
+#: how often an admission is tried whose obstacle has gone each time that it is looked at.
+ADMISSION_TRIES = 10
 
 
 class Dispatcher:
@@ -73,6 +68,7 @@ class Dispatcher:
         self._lanes: dict[str, str] = {}
         #: whether the journal had rows that could not be started: then the end of any operation may let one go on.
         self._backlog = True
+        self._dropped: deque[str] = deque()
         self._bell = threading.Event()
         self._stopping = threading.Event()
 
@@ -97,27 +93,44 @@ class Dispatcher:
             with self.database.writer() as conn:
                 tx = self._admitting(conn, operation_id, context)
                 if (blocked := tx.take(operation.claims())) is not None:
-                    raise _Blocked(blocked)
+                    raise Blocked(blocked)
                 operation.admit(tx)
                 operation.claimed(tx)
                 tx.insert_operation(row)
                 tx.settle_quota()
                 return tx
 
+        for last in (*[False] * (ADMISSION_TRIES - 1), True):
+            try:
+                tx = self._commit(admit, operation, operation_id, key, context)
+                break
+            except Blocked as error:
+                answer = self._blocked(operation, operation_id, key, context, error.claim, last)
+                if answer is not None:
+                    return answer
+        if isinstance(tx, dict):
+            return tx
+        self._killpoint(f"{cls.verb}/-/admitted")
+        return self._launch(row, tx)
+
+    def _commit(
+        self, write: Callable[[], T], operation: Operation[Any], operation_id: str, key: str, context: RequestContext
+    ) -> T | dict[str, Any]:
+        """Do an admission's transaction; what it repeats, or what its lost connection left open, is an answer."""
         try:
-            tx = self.database.retrying(admit)
-        except _Blocked as error:
-            return self._blocked(operation, operation_id, key, context, error.claim)
+            return self.database.retrying(write)
+        except Blocked:
+            raise
         except CommitUnknown:
             return self._look_up(operation_id)
         except Exception as error:
-            if (joined := self._joined(key, cls.verb, context)) is not None:
+            if (joined := self._joined(key, operation.verb, context)) is not None:
                 return joined
-            if is_duplicate(error):
-                raise exception.AlreadyExists(resource=cls.resource, id=operation.resource_id) from error
-            raise
-        self._killpoint(f"{cls.verb}/-/admitted")
-        return self._launch(row, tx)
+            if not is_duplicate(error):
+                raise
+            with self.database.reader() as conn:
+                obstacle = claims.obstacle(conn, Claim(operation.resource, operation.resource_id, "delete"))
+            return _answer(meeting.taken(operation, obstacle, context.project_id, context.scope))
 
     def _look_up(self, operation_id: str) -> dict[str, Any]:
         """Settle an admission whose connection broke at COMMIT: the journal says whether it had committed."""
@@ -184,22 +197,28 @@ class Dispatcher:
         return _answer(found)
 
     def _blocked(
-        self, operation: Operation[Any], operation_id: str, key: str, context: RequestContext, claim: Claim
-    ) -> dict[str, Any]:
-        """Decide about a request whose resource is held or in another state: join, wait or refuse."""
+        self, operation: Operation[Any], operation_id: str, key: str, context: RequestContext, claim: Claim, last: bool
+    ) -> dict[str, Any] | None:
+        """Decide about a request whose resource is held or in another state: join, wait or refuse; None: try again."""
         if (joined := self._joined(key, operation.verb, context)) is not None:
             return joined
         with self.database.reader() as conn:
             obstacle = claims.obstacle(conn, claim)
         if obstacle is None:
+            if claim not in operation.claims():
+                return None  # it went with the operation that was in the way
             return {"operation_id": None, "state": "done", "result": operation.absent(claim)}
         if context.scope is not None and obstacle.project_id != context.scope:
             raise MISSING[claim.resource](id=claim.id)
-        verdict, holder = judge(operation, claim, obstacle)
+        if obstacle.host and names.service_of(obstacle.host) != self.backend.settings.host:
+            raise exception.Moved(host=obstacle.host)
+        if meeting.gone(claim, obstacle) and not last:
+            return None
+        verdict, holder = meeting.judge(operation, claim, obstacle)
         if verdict is Policy.SAME and holder is not None:
             return _answer(holder)
         if verdict is not Policy.WAIT:
-            raise refusal(operation, claim, obstacle)
+            raise meeting.refusal(operation, claim, obstacle)
 
         def wait() -> None:
             with self.database.writer() as conn:
@@ -208,7 +227,8 @@ class Dispatcher:
                 tx.insert_operation(self._row(operation, operation_id, key, context, claimed=False))
                 tx.settle_quota()
 
-        self.database.retrying(wait)
+        if (answer := self._commit(wait, operation, operation_id, key, context)) is not None:
+            return answer
         self.ring()
         return {"operation_id": operation_id, "state": "queued", "result": None}
 
@@ -231,6 +251,11 @@ class Dispatcher:
         def work() -> None:
             try:
                 self.runner.run(record, active, known)
+            except Exception:
+                # What it holds is still held, so it is taken up again as after a crash, and parked if that goes on.
+                LOG.exception("Operation %s (%s) was left in the middle", record.id, record.verb)
+                self._dropped.append(record.id)
+                self.ring()
             finally:
                 self._active.pop(record.id, None)
                 self._lanes.pop(record.id, None)
@@ -256,6 +281,11 @@ class Dispatcher:
         self._stopping.set()
         self._bell.set()
 
+    def let_go(self) -> int:
+        """After the drain: leave what is unfinished to the next life of this worker; returns how many operations."""
+        with self.database.writer() as conn:
+            return operations.let_go(conn, self.backend.settings.host, self.incarnation)
+
     def pump(self) -> int:
         """Start what is due and can be started; returns how many were."""
         if self.paused:
@@ -263,16 +293,40 @@ class Dispatcher:
         now, host = self.clock.now(), self.backend.settings.host
         with self.database.reader() as conn:
             waiting = operations.due(conn, host, now, PUMP_LIMIT) + operations.retryable(conn, host, now)
+        resumed = self._resume()
         started = sum(self._start(record) for record in waiting if record.id not in self._active)
         self._backlog = started < len(waiting) or len(waiting) >= PUMP_LIMIT
-        return started
+        return started + resumed
 
+    def _resume(self) -> int:
+        """Take up what a thread of this process had to leave, because the database was away or by a fault of ours."""
+        count = 0
+        while self._dropped:
+            record = self.get(self._dropped[0])
+            if record.incarnation == self.incarnation and record.state in ("running", "undoing"):
+                count += self._take_over(record)
+            self._dropped.popleft()
+        return count
+
+    def _take_over(self, record: types.OperationRecord) -> bool:
+        with self.database.writer() as conn:
+            got = operations.take_over(conn, record, incarnation=self.incarnation, now=self.clock.now())
+        if got:
+            self._enqueue(dataclasses.replace(
+                record,
+                epoch=record.epoch + 1,
+                deaths=record.deaths + (1 if record.incarnation else 0),
+                incarnation=self.incarnation,
+            ))
+        return got
     def _start(self, record: types.OperationRecord) -> bool:
         if record.lane == Lane.BULK and sum(lane == Lane.BULK for lane in self._lanes.values()) >= self.bulk_slots:
             return False
         cls = find(record.verb, record.version)
         if cls is None:
             return False
+        if record.cancel and not record.claimed:
+            return self._refuse(record, exception.Cancelled(hint=f"volmgr operation show {record.id}"))
         operation = cls(cls.args(**record.args))
         context = RequestContext.from_dict(record.context)
         data = dict(record.data or {})
@@ -281,9 +335,9 @@ class Dispatcher:
             with self.database.writer() as conn:
                 tx = self._admitting(conn, record.id, context)
                 tx.held = list(record.claims)
-                if not record.claimed and not record.cancel:
+                if not record.claimed:
                     if (blocked := tx.take(operation.claims())) is not None:
-                        raise _Blocked(blocked)
+                        raise Blocked(blocked)
                     operation.claimed(tx)
                     data.update(tx.data)
                 got = operations.start(
@@ -294,7 +348,7 @@ class Dispatcher:
 
         try:
             tx = self.database.retrying(begin)
-        except _Blocked as error:
+        except Blocked as error:
             return self._still_blocked(record, operation, error.claim)
         except exception.VolmgrError as error:
             return self._refuse(record, error)
@@ -315,16 +369,19 @@ class Dispatcher:
     def _still_blocked(self, record: types.OperationRecord, operation: Operation[Any], claim: Claim) -> bool:
         with self.database.reader() as conn:
             obstacle = claims.obstacle(conn, claim)
-        if obstacle is None:
+        if obstacle is None and claim in operation.claims():
             try:
                 operation.absent(claim)
             except exception.VolmgrError as error:
                 return self._refuse(record, error)
             return self._finish_absent(record)
-        verdict, _holder = judge(operation, claim, obstacle)
+        if obstacle is None or meeting.gone(claim, obstacle):
+            self.ring()  # what was in the way has ended since the claim was tried
+            return False
+        verdict, _holder = meeting.judge(operation, claim, obstacle)
         if verdict is Policy.WAIT:
             return False
-        return self._refuse(record, refusal(operation, claim, obstacle))
+        return self._refuse(record, meeting.refusal(operation, claim, obstacle))
 
     def _finish_absent(self, record: types.OperationRecord) -> bool:
         with self.database.writer() as conn:
@@ -332,14 +389,12 @@ class Dispatcher:
         return True
 
     def _refuse(self, record: types.OperationRecord, error: exception.VolmgrError) -> bool:
-        """End a waiting operation that cannot have its claims any more."""
-        with self.database.writer() as conn:
-            got = operations.start(
-                conn, record, incarnation=self.incarnation, now=self.clock.now(), data=record.data, held=record.claims
-            )
-        if got:
-            self.runner.refuse(dataclasses.replace(record, epoch=record.epoch + 1), error)
-        return got
+        """End an operation that does not run, in one transaction: a crash must not find it running without claims."""
+        try:
+            self.runner.refuse(record, error)
+        except exception.LeaseLost:
+            return False
+        return True
 
     def recover(self) -> int:
         """Take over what an earlier incarnation of this worker had begun; returns how many operations.
@@ -351,13 +406,7 @@ class Dispatcher:
             with self.database.reader() as conn:
                 found = operations.abandoned(conn, host, self.incarnation, PUMP_LIMIT)
             for record in found:
-                with self.database.writer() as conn:
-                    got = operations.take_over(conn, record, incarnation=self.incarnation, now=self.clock.now())
-                if got:
-                    count += 1
-                    self._enqueue(dataclasses.replace(
-                        record, epoch=record.epoch + 1, deaths=record.deaths + 1, incarnation=self.incarnation
-                    ))
+                count += self._take_over(record)
             if len(found) < PUMP_LIMIT:
                 return count
 
@@ -446,14 +495,6 @@ class Dispatcher:
         reason = f"The operation was abandoned; it was parked because: {error.message}"
         self._refuse(record, exception.Inconsistent(reason))
         return self.get(operation_id)
-
-
-def request_key(context: RequestContext, verb: str, arguments: Args) -> str:
-    """Return what makes a request unique: the client's own key, else the request id with verb and arguments."""
-    if context.request_key:
-        return context.request_key
-    text = json.dumps([context.request_id, verb, arguments.to_json()], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _answer(record: types.OperationRecord) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from volmgr.targets.base import Target
 LOG = logging.getLogger(__name__)
 
 LOCK_TIMEOUT = 60.0
+REBUILD_BATCH = 50
 Change = Callable[[Connection, rows.Wanted], None]
 
 
@@ -305,12 +306,26 @@ class Exports:
         done = 0
         for kind in names.KINDS:
             with self.database.reader() as conn:
-                ids = [found.resource.id for found in rows.all_wanted(conn, kind, self.settings.host)]
+                ids = rows.ids(conn, kind, self.settings.host)
+            for start in range(0, len(ids), REBUILD_BATCH):
+                done += self._rebuild(kind, ids[start : start + REBUILD_BATCH])
+        return done
+
+    def _rebuild(self, kind: str, ids: list[str]) -> int:
+        """Sync a few exports after two statements; whoever wants one of them waits for these few at most."""
+        done = 0
+        with contextlib.ExitStack() as stack:
+            # Nobody else holds two of these locks, so the order does not matter.
             for resource_id in ids:
+                stack.enter_context(self.locks.hold(resource_id))
+            with self.database.reader() as conn:
+                batch = rows.many_wanted(conn, kind, ids)
+            for found in batch:
                 try:
-                    done += self.sync(kind, resource_id)
+                    self._sync(found)
+                    done += 1
                 except exception.VolmgrError as error:
-                    LOG.error("The export of %s %s could not be made: %s", kind, resource_id, error)
+                    LOG.error("The export of %s %s could not be made: %s", kind, found.resource.id, error)
         return done
 
     def _sync(self, found: rows.Wanted) -> None:

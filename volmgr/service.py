@@ -312,6 +312,8 @@ class Worker:
             self._server.stop()
         self.dispatcher.stop()
         drained = self.executor.shutdown(timeout)
+        if left := self.dispatcher.let_go():
+            LOG.warning("%d operations are left to the next start", left)
         if self.target is not None:
             self.target.stop()
         self.database.close()

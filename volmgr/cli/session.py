@@ -14,7 +14,6 @@ from volmgr import context, exception, names
 
 if TYPE_CHECKING:
     from volmgr.conf.loading import Configuration
-
     from volmgr.rpc.client import VolumeAPI
 
 STATE_PATH_VARIABLE = "OS_DEFAULT__STATE_PATH"

@@ -28,12 +28,17 @@ UNFINISHED_SHOWN = 5
 @contextlib.contextmanager
 def opened(conf: Configuration) -> Iterator[Database | None]:
     """Give the database of a configuration; None for an SQLite file that is not there, which would be made else."""
+    from sqlalchemy.engine import make_url
+
     from volmgr.db.engine import Database
 
+    url = make_url(conf.database.connection)
+    if url.get_backend_name() == "sqlite" and not os.path.exists(url.database or ""):
+        yield None
+        return
     database = Database(conf.database.connection, pool_size=1)
     try:
-        missing = database.path is not None and not os.path.exists(database.path)
-        yield None if missing else database
+        yield database
     finally:
         database.close()
 

@@ -7,7 +7,7 @@ Rows are locked in one order everywhere: resource, object, operation, quota last
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,17 @@ class Settings:
     def place(self) -> str:
         """The host of new resources, with the pool."""
         return f"{self.host}#{self.pool}" if self.pool else self.host
+
+
+class Blocked(Exception):
+    """A claim could not be taken; the transaction is to be rolled back.
+
+    :param claim: a :class:`volmgr.operations.base.Claim`.
+    """
+
+    def __init__(self, claim: Any) -> None:
+        super().__init__(claim.id)
+        self.claim = claim
 
 
 class Admitting:
@@ -142,11 +153,13 @@ class Admitting:
             return records.snapshot(row)
         return self._snapshots[snapshot_id]
 
-    def take_children(self, volume_id: str, sources: Sequence[str]) -> list[types.Snapshot]:
+    def take_children(self, volume_id: str, wanted: Callable[[str], Any]) -> list[types.Snapshot]:
         """Claim all snapshots of a volume for deletion.
 
-        :raises Conflict: one of them is held or in another state.
+        :param wanted: makes the claim on a snapshot, given its id.
+        :raises Blocked: one of them is held or in another state.
         """
+        sources = wanted(volume_id).sources
         table = models.snapshots
         free = (table.c.operation_id.is_(None)) & (table.c.use_count == 0) & table.c.status.in_(sources)
         of = table.c.volume_id == volume_id
@@ -156,13 +169,7 @@ class Admitting:
         rows = self.conn.execute(sa.select(*records.SNAPSHOT_COLUMNS).where(of).order_by(table.c.id)).all()
         for row in rows:
             if row.operation_id != self.operation_id:
-                raise exception.Conflict(
-                    f"The snapshot {row.id} is {row.status} and cannot be deleted with its volume",
-                    hint=f"volmgr snapshot show {row.id}",
-                    resource="snapshot",
-                    id=row.id,
-                    status=row.status,
-                )
+                raise Blocked(wanted(row.id))
             self.held.append({"resource": "snapshot", "id": row.id, "exclusive": True})
             self._snapshots[row.id] = records.snapshot(row)
         return [self._snapshots[row.id] for row in rows]
@@ -216,6 +223,20 @@ class Admitting:
         row = {**_EMPTY_SNAPSHOT, **values, "serial": self.insert_object("snapshot", snapshot_id, snapshot_id, of.size)}
         row["metadata"] = row["metadata"] or {}
         self._snapshots[snapshot_id] = types.Snapshot(**row, volume=of)
+
+    def grow(self, resource: str, resource_id: str, size: int) -> None:
+        """Give a resource that waited to be made at least ``size`` GiB, as its source has grown meanwhile."""
+        if (resource_id in self._volumes) or (resource_id in self._snapshots):
+            return  # it was admitted in this very transaction, from the source as it is
+        table, row = claims.TABLES[resource], claims.row(self.conn, resource, resource_id)
+        column = table.c.size if resource == "volume" else table.c.volume_size
+        before = int(getattr(row, column.name))
+        if before >= size:
+            return
+        self.conn.execute(sa.update(table).where(table.c.id == resource_id).values({column.name: size}))
+        of = models.objects.c.id == row.object_id
+        self.conn.execute(sa.update(models.objects).where(of).values(size_bytes=size * types.GiB))
+        self.charge(row.project_id, row.volume_type_id, gigabytes=size - before)
 
     def insert_object(
         self,

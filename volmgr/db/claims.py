@@ -114,6 +114,7 @@ class Obstacle:
     holders: tuple[types.OperationRecord, ...]
     snapshots: int
     attachments: int
+    host: str | None = None
 
 
 def obstacle(conn: Connection, claim: Any) -> Obstacle | None:
@@ -122,7 +123,8 @@ def obstacle(conn: Connection, claim: Any) -> Obstacle | None:
     if found is None:
         return None
     operations = models.operations
-    unfinished = operations.c.state.in_(states.UNFINISHED) & operations.c.claimed
+    # Also one that still waits for its own claims: it holds the row that it is going to make.
+    unfinished = operations.c.state.in_(states.UNFINISHED)
     mine = sa.type_coerce(operations.c.claims, sa.Text).contains(claim.id)
     holders = conn.execute(sa.select(operations).where(unfinished, mine).order_by(operations.c.created_at)).all()
     counts = [0, 0]
@@ -131,4 +133,4 @@ def obstacle(conn: Connection, claim: Any) -> Obstacle | None:
             count = sa.select(sa.func.count()).select_from(table).where(table.c.volume_id == claim.id)
             counts[index] = int(conn.execute(count).scalar_one())
     held_by = tuple(records.operation(item) for item in holders)
-    return Obstacle(found.status, found.project_id, held_by, counts[0], counts[1])
+    return Obstacle(found.status, found.project_id, held_by, counts[0], counts[1], found.host)

@@ -51,6 +51,9 @@ __all__ = [
 
 LOG = logging.getLogger(__name__)
 
+# The filters log, with a traceback, what they raise anyway; whoever catches it knows whether it is worth a line.
+logging.getLogger("oslo_db.sqlalchemy.exc_filters").setLevel(logging.ERROR)
+
 T = TypeVar("T")
 
 # A connection that rested longer is asked whether it still lives before it is used again.

@@ -108,17 +108,23 @@ def _grant(row: Any) -> GrantRow:
     return GrantRow(grant, row.peer_key, row.attachment_id)
 
 
-def all_wanted(conn: Connection, kind: str, host: str) -> list[Wanted]:
-    """Return every export of a worker, in two statements."""
+def ids(conn: Connection, kind: str, host: str) -> list[str]:
+    """Return the ids of all resources of a kind that a worker should export."""
+    query = sa.select(_E.c.resource_id).where(_E.c.host == host, _E.c.kind == kind).order_by(_E.c.resource_id)
+    return list(conn.execute(query).scalars())
+
+
+def many_wanted(conn: Connection, kind: str, resource_ids: Sequence[str]) -> list[Wanted]:
+    """Return what should be exported of several resources, in two statements; those without an export are left out."""
     table = claims.TABLES[kind]
     query = (
         sa.select(*claims.COLUMNS[kind], _O.c.serial, *_EXPORT_COLUMNS)
         .select_from(table.join(_E, _E.c.resource_id == table.c.id).outerjoin(_O, _O.c.id == table.c.object_id))
-        .where(_E.c.host == host, _E.c.kind == kind)
+        .where(table.c.id.in_(resource_ids))
     )
     grants: dict[str, list[GrantRow]] = {}
-    joined = sa.select(_G).join(_E, _E.c.resource_id == _G.c.resource_id).where(_E.c.host == host, _E.c.kind == kind)
-    for item in conn.execute(joined.order_by(_G.c.created_at, _G.c.id)):
+    chosen = sa.select(_G).where(_G.c.resource_id.in_(resource_ids)).order_by(_G.c.created_at, _G.c.id)
+    for item in conn.execute(chosen):
         grants.setdefault(item.resource_id, []).append(_grant(item))
     return [_wanted(kind, row, tuple(grants.get(row.id, ()))) for row in conn.execute(query)]
 

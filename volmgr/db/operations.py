@@ -142,13 +142,23 @@ def start(
 def take_over(
     conn: Connection, operation: types.OperationRecord, *, incarnation: str, now: datetime.datetime
 ) -> bool:
-    """Take an operation whose worker has died; the death is counted. Returns whether this worker got it."""
+    """Take an operation whose worker has died; the death is counted. Returns whether this worker got it.
+
+    A worker that drained let go of it first, so its end is no death.
+    """
+    died = 1 if operation.incarnation else 0
     statement = (
         sa.update(T)
         .where(T.c.id == operation.id, T.c.epoch == operation.epoch, T.c.state.in_(("running", "undoing")))
-        .values(epoch=T.c.epoch + 1, deaths=T.c.deaths + 1, incarnation=incarnation, updated_at=now)
+        .values(epoch=T.c.epoch + 1, deaths=T.c.deaths + died, incarnation=incarnation, updated_at=now)
     )
     return bool(conn.execute(statement).rowcount)
+
+
+def let_go(conn: Connection, host: str, incarnation: str) -> int:
+    """Mark what a draining worker leaves unfinished, so that its next life goes on with it; returns how many."""
+    mine = (T.c.host == host) & (T.c.incarnation == incarnation) & T.c.state.in_(("running", "undoing"))
+    return conn.execute(sa.update(T).where(mine).values(incarnation="")).rowcount
 
 
 def note(conn: Connection, operation_id: str, epoch: int, now: datetime.datetime, **values: Any) -> None:

@@ -13,12 +13,11 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from volmgr import exception, names, types
-from volmgr.db import attachments, claims, records
+from volmgr.db import attachments, records
 from volmgr.db import exports as export_rows
 from volmgr.db.engine import Database
 from volmgr.exports import Exports
-from volmgr.operations import conflicts
-from volmgr.operations.base import Claim, Policy
+from volmgr.operations import meeting
 from volmgr.runtime import Clock
 from volmgr.states import ATTACHMENT
 
@@ -40,18 +39,7 @@ class Attachments:
         """
         kind = "volume" if isinstance(resource, types.Volume) else "snapshot"
         if resource.operation_id is not None:
-            obstacle = claims.obstacle(conn, Claim(kind, resource.id, "connect"))
-            for holder in obstacle.holders if obstacle else ():
-                name = conflicts.name_in_table(kind, holder.verb, own=holder.resource_id == resource.id)
-                if conflicts.policy(kind, name, comer) is not Policy.BOTH:
-                    raise exception.Conflict(
-                        f"{comer} must not meet {holder.verb}, which holds the {kind} {resource.id}",
-                        hint=f"Wait for it: volmgr operation wait {holder.id}",
-                        resource=kind,
-                        id=resource.id,
-                        status=resource.status,
-                        operation_id=holder.id,
-                    )
+            meeting.check_beside(conn, kind, resource.id, comer)
             return
         allowed = ("available", "in-use", "reserved", "attaching", "detaching") if kind == "volume" else ("available",)
         if resource.status not in allowed:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import abc
 import dataclasses
 import enum
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
@@ -18,6 +20,7 @@ from volmgr import exception, states, validate
 from volmgr.db.admission import MISSING
 
 if TYPE_CHECKING:
+    from volmgr.context import RequestContext
     from volmgr.db.admission import Admitting
     from volmgr.db.closing import Closing
     from volmgr.tasks import Task
@@ -129,6 +132,14 @@ class Args:
     def to_json(self) -> dict[str, Any]:
         """The form kept in the journal."""
         return {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+
+
+def request_key(context: RequestContext, verb: str, arguments: Args) -> str:
+    """Return what makes a request unique: the client's own key, else the request id with verb and arguments."""
+    if context.request_key:
+        return context.request_key
+    text = json.dumps([context.request_id, verb, arguments.to_json()], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 A = TypeVar("A", bound=Args)

@@ -3,8 +3,8 @@
 
 Rows: the verb that holds the resource. Columns: the verb that comes. A cell is one of the letters below. Journalled
 verbs that may not go on beside the holder wait in the journal for its end and then find the resource as it left it; a
-verb that makes no sense after the holder is refused at once, naming it. Level-triggered verbs (connect, disconnect)
-are answered at once, so they never wait.
+verb that makes no sense after the holder is refused at once, naming it. Verbs that are no operations (update, attach,
+connect, disconnect, detach) are answered at once, so they never wait.
 
 ``W`` wait in the journal · ``B`` both go on · ``S`` same result: join the holder · ``C`` Conflict
 """
@@ -19,10 +19,10 @@ _LETTERS = {"W": Policy.WAIT, "B": Policy.BOTH, "S": Policy.SAME, "C": Policy.CO
 # attachment_create and attachment_complete; ``detach`` for detach_volume and attachment_delete.
 _VOLUME = """
 holder            create  delete  extend  revert  snapshot  clone  update  attach  connect  disconnect  detach
-create            S       W       W       W       W         W      W       C       C        B           B
+create            S       W       W       W       W         W      B       C       C        B           B
 delete            C       S       C       C       C         C      C       C       C        B           B
-extend            C       W       W       W       W         W      W       B       B        B           B
-revert            C       W       W       W       W         W      W       C       C        B           B
+extend            C       W       W       W       W         W      B       B       B        B           B
+revert            C       W       W       W       W         W      B       C       C        B           B
 snapshot          C       W       W       W       B         B      B       B       B        B           B
 clone             C       W       W       W       B         B      B       B       B        B           B
 """

@@ -11,6 +11,7 @@ from volmgr import exception
 from volmgr.context import RequestContext
 from volmgr.db import listing, models
 from volmgr.db.engine import Database
+from volmgr.operations import meeting
 from volmgr.runtime import Clock
 
 
@@ -25,6 +26,7 @@ class Properties:
         """Change the columns that are not None; returns the volume as it is now.
 
         :raises VolumeNotFound: there is none, or it is another project's.
+        :raises Conflict: an operation that takes it away holds it.
         :raises VolumeAttached: it cannot become read-only while somebody may write to it.
         """
         values = {key: value for key, value in changes.items() if value is not None}
@@ -32,6 +34,8 @@ class Properties:
         def write() -> dict[str, Any]:
             with self.database.writer() as conn:
                 view = listing.volume(conn, volume_id, context.scope)
+                if view["operation_id"] is not None:
+                    meeting.check_beside(conn, "volume", volume_id, "update")
                 if values.get("readonly") and any(item["mode"] == "rw" for item in view["attachments"]):
                     raise exception.VolumeAttached(id=volume_id, status=view["status"])
                 if values:

@@ -65,6 +65,9 @@ class CreateSnapshot(Operation[CreateArgs]):
         )
         tx.charge(volume.project_id, volume.volume_type_id, snapshots=1, gigabytes=volume.size)
 
+    def claimed(self, tx: Admitting) -> None:
+        tx.grow("snapshot", self.a.snapshot_id, tx.volume(self.a.volume_id).size)
+
     def steps(self, task: Task) -> Sequence[Step]:
         snapshot = task.snapshot(self.a.snapshot_id)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,6 @@ from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
 from volmgr.operations.registry import register
-from volmgr.states import SNAPSHOT
 from volmgr.tasks import Task
 
 _text = validate.optional(validate.name)
@@ -98,6 +98,15 @@ class CreateVolume(Operation[CreateArgs]):
         )
         tx.charge(tx.project_id, a.volume_type, volumes=1, gigabytes=size)
 
+    def claimed(self, tx: Admitting) -> None:
+        if not self._source:
+            return
+        if self.a.snapshot_id:
+            source = tx.snapshot(self.a.snapshot_id).volume_size
+        else:
+            source = tx.volume(str(self.a.source_volid)).size
+        tx.grow("volume", self.a.volume_id, self._fits(self.a.size, source))
+
     @staticmethod
     def _fits(size: int | None, source: int) -> int:
         if size is not None and size < source:
@@ -172,7 +181,7 @@ class DeleteVolume(Operation[DeleteArgs]):
     def claimed(self, tx: Admitting) -> None:
         ids = [self.a.volume_id]
         if self.a.cascade:
-            children = tx.take_children(self.a.volume_id, SNAPSHOT.sources("delete"))
+            children = tx.take_children(self.a.volume_id, lambda child: Claim("snapshot", child, "delete"))
             ids += [child.id for child in children]
             tx.data["snapshots"] = [child.id for child in children]
         tx.data["exported"] = exports.exported(tx.conn, ids)
@@ -258,16 +267,12 @@ def former_of(resource: types.Volume | types.Snapshot) -> dict[str, Any]:
     return kept | {"metadata": dict(resource.metadata), "operation_id": None, "use_count": 0}
 
 
-def wipe_key(object_id: str) -> str:
-    """Return the request key of the operation that wipes an object: there is one at most."""
-    return f"wipe-{object_id}"
-
-
 def wipe_row(task: Task, kind: str, object_id: str, now: datetime.datetime, retention: int) -> dict[str, Any]:
     """Return the journal row of the wiping that follows a deletion, ``retention`` seconds later."""
     return {
-        "id": object_id,
-        "request_key": wipe_key(object_id),
+        # Not the object's id: a volume made and deleted again under its old id is wiped again.
+        "id": (operation_id := str(uuid.uuid4())),
+        "request_key": f"wipe-{operation_id}",
         "verb": WipeObject.verb,
         "version": WipeObject.version,
         "resource": "object",
@@ -359,8 +364,8 @@ class UndeleteVolume(Operation[UndeleteArgs]):
 
     def _stop_wiping(self, tx: Admitting, object_id: str) -> None:
         table = models.operations
-        waiting = (table.c.request_key == wipe_key(object_id)) & (table.c.state == "queued")
-        if not tx.conn.execute(sa.delete(table).where(waiting)).rowcount:
+        wiping = (table.c.resource_id == object_id) & (table.c.verb == WipeObject.verb)
+        if not tx.conn.execute(sa.delete(table).where(wiping, table.c.state == "queued")).rowcount:
             raise exception.Conflict(
                 f"The volume {self.a.volume_id} is being wiped", resource="volume", id=self.a.volume_id
             )

@@ -6,6 +6,19 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from dataclasses import dataclass, field
+
+ANSWER_SECONDS = 30.0
+
+
+@dataclass
+class _Ends:
+    """One connection: ``cut`` when it is to be lost, ``answered`` when the server has done the last it was told."""
+
+    client: socket.socket
+    server: socket.socket
+    cut: threading.Event = field(default_factory=threading.Event)
+    answered: threading.Event = field(default_factory=threading.Event)
 
 
 class CuttingProxy:
@@ -32,27 +45,34 @@ class CuttingProxy:
                 server = socket.create_connection(("127.0.0.1", self._port), timeout=10)
                 server.settimeout(None)
                 self._open += [client, server]
-                threading.Thread(target=self._up, args=(client, server), daemon=True).start()
-                threading.Thread(target=self._down, args=(server, client), daemon=True).start()
+                ends = _Ends(client, server)
+                threading.Thread(target=self._up, args=(ends,), daemon=True).start()
+                threading.Thread(target=self._down, args=(ends,), daemon=True).start()
 
-    def _up(self, client: socket.socket, server: socket.socket) -> None:
+    def _up(self, ends: _Ends) -> None:
+        client, server = ends.client, ends.server
         with contextlib.suppress(OSError):  # one end hung up, which ends the forwarding
             while data := client.recv(65536):
                 if self.cut_at is not None and self.cut_at in data:
                     self.cut_at = None
                     self.cuts += 1
-                    _shut(client)
+                    ends.cut.set()
                     if self._deliver:
                         server.sendall(data)
-                        server.recv(65536)
+                        ends.answered.wait(ANSWER_SECONDS)
                     break
                 server.sendall(data)
         _shut(client)
         _shut(server)
 
-    def _down(self, server: socket.socket, client: socket.socket) -> None:
+    def _down(self, ends: _Ends) -> None:
+        client, server = ends.client, ends.server
         with contextlib.suppress(OSError):  # one end hung up, which ends the forwarding
             while data := server.recv(65536):
+                if ends.cut.is_set():
+                    # The server has done what it was told, and nobody will hear of it.
+                    ends.answered.set()
+                    break
                 client.sendall(data)
         _shut(client)
 

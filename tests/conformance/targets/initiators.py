@@ -7,6 +7,7 @@ Passwords go to them by environment or file, never by arguments.
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import uuid
 from pathlib import Path
@@ -34,12 +35,11 @@ def _run(command: list[str], chap: tuple[str, str] | None) -> str:
     environment = {key: value for key, value in os.environ.items() if not key.startswith("LIBISCSI")}
     if chap is not None:
         environment |= {"LIBISCSI_CHAP_USERNAME": chap[0], "LIBISCSI_CHAP_PASSWORD": chap[1]}
-    done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False
-    )
+    done = subprocess.run(command, env=environment, capture_output=True, timeout=SECONDS, check=False)
+    said = (done.stdout + done.stderr).decode(errors="replace")
     if done.returncode:
-        raise PermissionError(done.stdout + done.stderr)
-    return done.stdout
+        raise PermissionError(said)
+    return said
 
 
 class Disk:
@@ -56,14 +56,13 @@ class Disk:
             secret.write_text(data["auth_password"])
             arguments += ["--object", f"secret,id=chap,file={secret}"]
             options += f",user={data['auth_username']},password-secret=chap"
+        # qemu-io writes line by line to a terminal only.
+        self._output, terminal = os.openpty()
         self._process = subprocess.Popen(
-            [*arguments, "--image-opts", options],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            bufsize=1,
+            [*arguments, "--image-opts", options], stdin=subprocess.PIPE, stdout=terminal, stderr=terminal
         )
+        os.close(terminal)
+        self._rest = ""
 
     def __enter__(self) -> Disk:
         return self
@@ -71,28 +70,46 @@ class Disk:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._process.kill()
         self._process.communicate(timeout=SECONDS)
+        os.close(self._output)
 
     def ask(self, line: str, until: str) -> str:
-        """Send a command and return its output up to the line that contains one of the words ``until`` (``a|b``)."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        return self.read_until(until)
+        """Send a command and return its output up to the line that contains one of the words ``until`` (``a|b``).
 
-    def read_until(self, until: str) -> str:
-        """Return the output up to the line that contains one of the words ``until`` (``a|b``)."""
-        assert self._process.stdout is not None
+        :raises ConnectionError: qemu-io ended. :raises TimeoutError: no such line came.
+        """
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            raise ConnectionError("qemu-io ended") from error
         text = ""
-        while line := self._process.stdout.readline():
-            text += line
-            if any(word in line for word in until.split("|")):
+        while True:
+            one = self._line()
+            text += one
+            if any(word in one for word in until.split("|")):
                 return text
-        raise ConnectionError(f"qemu-io ended: {text}")
+
+    def _line(self) -> str:
+        while "\n" not in self._rest:
+            if not select.select([self._output], [], [], SECONDS)[0]:
+                raise TimeoutError(f"qemu-io says no more than {self._rest!r}")
+            try:
+                data = os.read(self._output, 65536)
+            except OSError:
+                # A terminal whose other end is closed answers EIO.
+                data = b""
+            if not data:
+                raise ConnectionError(f"qemu-io ended: {self._rest}")
+            self._rest += data.decode(errors="replace")
+        line, _, self._rest = self._rest.partition("\n")
+        return line
 
     def write(self, pattern: int, offset: int, length: int) -> str:
         """Write a pattern, flushed; return what qemu-io says."""
         text = self.ask(f"write -P {pattern} {offset} {length}", "wrote|failed")
-        return text if "failed" in text else text + self.ask(f"flush\nread {offset} 512", "read ")
+        return text if "failed" in text else text + self.ask(f"flush\nread {offset} 512", "read 512/512")
 
     def read(self, pattern: int, offset: int, length: int) -> str:
         """Read and compare with a pattern; return what qemu-io says."""
-        return self.ask(f"read -P {pattern} {offset} {length}", "read |failed")
+        return self.ask(f"read -P {pattern} {offset} {length}", "read |failed|verification")

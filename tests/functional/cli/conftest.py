@@ -21,7 +21,7 @@ from volmgr.tools.tgtd import Tgtd
 from volmgr.types import Portal
 
 ROOT = Path(__file__).resolve().parents[3]
-SECONDS = 60.0
+SECONDS = 180.0  # a guest under User Mode Linux is slow
 
 
 @dataclass

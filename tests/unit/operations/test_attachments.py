@@ -221,3 +221,14 @@ def test_attached_growth_is_refused_where_the_target_cannot(rig: Rig) -> None:
     operation = rig.do(volumes.ExtendVolume, volume_id=volume_id, new_size=2)
     assert operation is not None
     assert operation.state == "done"
+
+
+def test_a_rebuild_reads_many_exports_in_few_statements(rig: Rig) -> None:
+    ids = [make(rig) for _ in range(120)]
+    for volume_id in ids:
+        rig.attachments.initialize("volume", volume_id, CONNECTOR)
+    second = Rig(rig.folder, database=rig.database)
+    with second.database.counting() as count:
+        assert second.exports.rebuild() == 120
+    assert count.statements <= 2 + 3 * 2
+    assert len(list(second.target.observe())) == 120

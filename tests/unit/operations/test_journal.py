@@ -338,3 +338,15 @@ def test_cancel_before_the_first_step_undoes_the_admission(rig: Rig) -> None:
     assert operation.error["code"] == "volmgr.cancelled"
     assert rig.rows(models.volumes) == [] and rig.rows(models.objects) == []
     assert quota(rig) == (0, 0, 0)
+
+
+def test_a_drain_is_no_death(tmp_path: Path) -> None:
+    volume_id = new_id()
+    rig = Rig(tmp_path)
+    rig.submit(volumes.CreateVolume, volume_id=volume_id, size=1)
+    assert rig.dispatcher.let_go() == 1
+    second = Rig(tmp_path)
+    assert second.dispatcher.recover() == 1
+    second.run()
+    (operation,) = second.rows(models.operations)
+    assert (operation["state"], operation["deaths"]) == ("done", 0)
