@@ -88,6 +88,11 @@ class Agent:
         self.begin(function, **arguments)
         return self.end(timeout)
 
+    def kill(self) -> None:
+        """End the process at once, whatever it does."""
+        self._process.kill()
+        self.close()
+
     def close(self) -> None:
         """End the process."""
         if self._process.stdin is not None:

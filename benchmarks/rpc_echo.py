@@ -101,7 +101,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     transport = get_transport(conf, options.url)
     if options.url.startswith("rabbit"):
-        conf.set_override("rpc_conn_pool_size", 2 * options.callers)
+        conf.set_override("rpc_conn_pool_size", 2 * options.callers, group="oslo_messaging_rabbit")
     client = oslo_messaging.get_rpc_client(transport, oslo_messaging.Target(topic=TOPIC, server="echo"))
     one_caller(client, 200)
     single: list[list[float]] = []

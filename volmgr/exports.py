@@ -136,6 +136,7 @@ class Exports:
         with self.locks.hold(resource_id):
             with self.database.reader() as conn:
                 found = self._wanted(conn, kind, resource_id)
+            self._here(found)
             grant = _granted(found, peer, attachment_id, mode)
             if grant is None or change is not None:
                 found, grant = self.database.retrying(
@@ -158,9 +159,8 @@ class Exports:
     ) -> tuple[rows.Wanted, types.Grant]:
         with self.database.writer() as conn:
             found = self._wanted(conn, kind, resource_id, lock=True)
+            self._here(found)
             check(found.resource)
-            if (owner := found.resource.host) and names.service_of(owner) != self.settings.host:
-                raise exception.Moved(host=owner)
             export = found.export or self._new_export(conn, kind, found.resource)
             existing = _granted(found, peer, attachment_id, mode)
             grants = found.grants
@@ -238,8 +238,7 @@ class Exports:
                 found = rows.wanted(conn, kind, resource_id, lock=True)
                 if found is None:
                     return None, 0
-                if (owner := found.resource.host) and names.service_of(owner) != self.settings.host:
-                    raise exception.Moved(host=owner)
+                self._here(found)
                 gone = 0
                 if found.grants:
                     gone = rows.delete_grants(conn, resource_id, peer_key=peer, attachment_id=attachment_id)
@@ -279,6 +278,7 @@ class Exports:
                 found = rows.wanted(conn, kind, resource_id, lock=True)
                 if found is None or found.export is None:
                     return False
+                self._here(found)
                 if found.grants:
                     raise exception.Conflict(
                         f"The {kind} {resource_id} is still granted to {len(found.grants)} connectors",
@@ -292,14 +292,26 @@ class Exports:
             return True
 
     def sync(self, kind: str, resource_id: str) -> bool:
-        """Make the target what SQL says of one resource; returns whether it should be exported."""
+        """Make the target what SQL says of one resource; returns whether it should be exported.
+
+        :raises Moved: it is another worker's.
+        """
         with self.locks.hold(resource_id):
             with self.database.reader() as conn:
                 found = rows.wanted(conn, kind, resource_id)
             if found is None or found.export is None:
                 return False
+            self._here(found)
             self._sync(found)
             return True
+
+    def _here(self, found: rows.Wanted) -> None:
+        """Return if the resource is this worker's to export.
+
+        :raises Moved: it is another's.
+        """
+        if (owner := found.resource.host) and names.service_of(owner) != self.settings.host:
+            raise exception.Moved(host=owner)
 
     def rebuild(self) -> int:
         """Make every export that SQL knows, after a start; one that fails is logged, the others go on."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from volmgr import exception, types, validate
+from volmgr import exception, names, types, validate
 from volmgr.db import exports as export_rows
 from volmgr.db import listing, operations, records, services
 
@@ -219,7 +219,8 @@ class Readers:
 
     def _observe(self, resource: Any) -> str:
         driver = self.worker.driver
-        if resource.host is None or not driver.supports("recognise"):
+        here = resource.host is not None and names.service_of(resource.host) == self.worker.host
+        if not here or not driver.supports("recognise"):
             return "not looked at"
         kind = "volume" if isinstance(resource, types.Volume) else "snapshot"
         try:

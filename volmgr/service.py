@@ -91,7 +91,7 @@ class Worker:
         :raises VolmgrError: the worker cannot run; the hint says what to do.
         """
         self.incarnation.acquire()
-        self.database = Database(self.conf.database.connection, pool_size=self.conf.control_threads + 16)
+        self.database = Database.from_config(self.conf.database, pool_size=self.conf.control_threads + 16)
         schema.prepare(self.database, embedded=self.conf.embedded)
         self.cipher = crypto.Cipher.open(self.conf.key_file, self.database)
         if self.driver is None:

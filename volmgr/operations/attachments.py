@@ -264,11 +264,18 @@ class Attachments:
         return {f"{kind}_id": resource_id, "disconnected": changed}
 
     def check_for_export(self, instance_id: str) -> dict[str, Any]:
-        """Make every volume of an instance truly exported; returns which are."""
+        """Make every volume of an instance truly exported; returns which are, and who has those of other workers."""
         with self.database.reader() as conn:
             found = attachments.of_instance(conn, instance_id)
         ids = sorted({record.volume_id for record in found})
-        return {"instance_id": instance_id, "volumes": {item: self.exports.sync("volume", item) for item in ids}}
+        here: dict[str, bool] = {}
+        elsewhere: dict[str, str] = {}
+        for volume_id in ids:
+            try:
+                here[volume_id] = self.exports.sync("volume", volume_id)
+            except exception.Moved as moved:
+                elsewhere[volume_id] = str(moved.details["host"])
+        return {"instance_id": instance_id, "volumes": here, "elsewhere": elsewhere}
 
     def _check(self, resource: types.Volume | types.Snapshot, comer: str) -> None:
         free = resource.operation_id is None and isinstance(resource, types.Volume)

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What makes a manager's method an RPC method: every argument checked once, and how it is acknowledged."""
+"""What makes a manager's method an RPC method: every argument checked once, and how it is acknowledged.
+
+A method without one of these decorators cannot be called from outside. This module knows no verb.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,9 @@ def _endpoint(function: F, checks: dict[str, Check], *, connects: bool) -> F:
     known = set(signature.parameters) - {"self", "context"}
 
     @functools.wraps(function)
-    def endpoint(self: Any, context: Any, *args: Any, **kwargs: Any) -> Any:
+    def endpoint(self: Any, context: Any, /, *args: Any, **kwargs: Any) -> Any:
         for key in kwargs:
-            if key not in known and not takes_more:
+            if key in ("self", "context") or (key not in known and not takes_more):
                 raise exception.Invalid(f"{validate.shorten(key)} is not an argument of this verb", field=str(key)[:60])
         try:
             bound = signature.bind(self, context, *args, **kwargs)
@@ -37,6 +40,7 @@ def _endpoint(function: F, checks: dict[str, Check], *, connects: bool) -> F:
             self.visible(context, bound.arguments)
         return function(*bound.args, **bound.kwargs)
 
+    endpoint.exposed = True  # type: ignore[attr-defined]
     endpoint.checks = checks  # type: ignore[attr-defined]
     return endpoint  # type: ignore[return-value]
 

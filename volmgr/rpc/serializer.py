@@ -7,7 +7,26 @@ from typing import Any
 
 import oslo_messaging
 
+from volmgr import validate
 from volmgr.context import RequestContext
+
+
+def _roles(field: str, value: Any) -> list[str]:
+    if not isinstance(value, list | tuple) or len(value) > MAX_ROLES:
+        raise validate.invalid(field, f"must be a list of at most {MAX_ROLES} names", value)
+    return [validate.name(field, item) for item in value]
+
+
+MAX_ROLES = 256
+_CHECKS: dict[str, validate.Check] = {
+    "user_id": validate.name,
+    "project_id": validate.name,
+    "is_admin": validate.boolean,
+    "roles": _roles,
+    "request_id": validate.name,
+    "global_request_id": validate.name,
+    "request_key": validate.uuid,
+}
 
 
 class Serializer(oslo_messaging.NoOpSerializer):  # type: ignore[misc]
@@ -17,4 +36,11 @@ class Serializer(oslo_messaging.NoOpSerializer):  # type: ignore[misc]
         return context if isinstance(context, dict) else dict(context.to_dict())
 
     def deserialize_context(self, context: dict[str, Any]) -> RequestContext:
+        """Return the context of a message.
+
+        :raises Invalid: one of its values is not what it should be.
+        """
+        for name, check in _CHECKS.items():
+            if context.get(name) is not None:
+                check(f"context.{name}", context[name])
         return RequestContext.from_dict(context)

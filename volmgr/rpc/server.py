@@ -9,16 +9,18 @@ intent is in SQL, or the request was refused. If the database was out of reach t
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import oslo_messaging
 from oslo_messaging.rpc import dispatcher as rpc_dispatcher
 from oslo_messaging.rpc import server as rpc_server
 
-from volmgr import exception
+from volmgr import exception, validate
 from volmgr.rpc.serializer import Serializer
 
 LOG = logging.getLogger(__name__)
+_VERSION = re.compile(r"\A[0-9]{1,4}\.[0-9]{1,4}\Z")
 
 #: errors after which nothing was admitted although the request may be good.
 DATABASE_ERRORS = ("volmgr.backend_down.database", "volmgr.backend_down.commit_unknown", "volmgr.busy.database")
@@ -37,36 +39,64 @@ class AcknowledgeLater:
         """Called by the library before it dispatches: nothing is committed yet."""
 
     def reply(self, reply: Any = None, failure: Any = None) -> None:
-        """Acknowledge, then answer; a message that could not be admitted for want of the database is requeued."""
+        """Acknowledge and answer; a message that could not be admitted for want of the database is requeued."""
         lost = failure is not None and getattr(failure[1], "code", "").startswith(DATABASE_ERRORS)
         if lost and not getattr(self._message, "msg_id", None):
             self._message.requeue()
             return
-        self._message.acknowledge()
-        if failure is not None:
-            self._message.reply(failure=failure)
-        else:
+        if failure is None:
+            self._message.acknowledge()
             self._message.reply(reply)
+            return
+        try:
+            # Before the acknowledgement: a cast by unix:// can be told of its failure until then.
+            self._message.reply(failure=failure)
+        finally:
+            self._message.acknowledge()
 
 
 class Dispatcher(rpc_dispatcher.RPCDispatcher):  # type: ignore[misc]
     """Errors of our own are answers, not faults: they are logged in one line, without a traceback."""
 
     def dispatch(self, incoming: Any) -> Any:
-        method = incoming.message.get("method")
+        method = validate.shorten(incoming.message.get("method"))
         try:
-            if not isinstance(method, str) or not isinstance(incoming.message.get("args", {}), dict):
-                raise exception.Invalid("The message is not a request", field="method")
+            self._check(incoming)
             return super().dispatch(incoming)
         except exception.VolmgrError as error:
             LOG.info("%s is answered with %s: %s", method, error.code, error)
             raise rpc_dispatcher.ExpectedException() from error
-        except (rpc_dispatcher.NoSuchMethod, rpc_dispatcher.UnsupportedVersion) as error:
-            LOG.info("%s", error)
-            raise rpc_dispatcher.ExpectedException() from error
         except Exception as error:
             LOG.exception("%s failed with an error that is not typed", method)
             raise _internal(method, error) from error
+
+    def _check(self, incoming: Any) -> None:
+        """Return if the message is a request for a verb that is served.
+
+        What the library would refuse is refused here, because it starts a heartbeat thread first that it never stops.
+
+        :raises Invalid: it is no request. :raises Unsupported: there is no such verb or version.
+        """
+        message, timeout = incoming.message, incoming.client_timeout
+        method, version = message.get("method"), message.get("version", "1.0")
+        if not isinstance(method, str):
+            raise validate.invalid("method", "must be text", method)
+        if not isinstance(message.get("args", {}), dict):
+            raise validate.invalid("args", "must be an object", message["args"])
+        if not isinstance(version, str) or not _VERSION.match(version):
+            raise validate.invalid("version", "must be like 1.0", version)
+        if timeout is not None:
+            validate.seconds("timeout", timeout)
+        namespace, served = message.get("namespace"), False
+        for endpoint in self.endpoints:
+            if self._is_namespace(endpoint.target, namespace) and self._is_compatible(endpoint.target, version):
+                if self.access_policy.is_allowed(endpoint, method):
+                    return
+                served = True
+        verb = validate.shorten(method)
+        if served:
+            raise exception.Unsupported(f"There is no verb {verb}", verb=verb)
+        raise exception.Unsupported(f"{verb} is not served in version {version}", verb=verb, version=version)
 
 
 def _internal(method: Any, error: Exception) -> rpc_dispatcher.ExpectedException:
@@ -82,9 +112,9 @@ class Server(rpc_server.RPCServer):  # type: ignore[misc]
 
     def _process_incoming(self, incoming: list[Any]) -> None:
         message = incoming[0]
-        method = message.message.get("method")
+        method = str(message.message.get("method"))
         journalled = any(
-            getattr(getattr(endpoint, str(method), None), "journalled", False) for endpoint in self.dispatcher.endpoints
+            getattr(getattr(endpoint, method, None), "journalled", False) for endpoint in self.dispatcher.endpoints
         )
         super()._process_incoming([AcknowledgeLater(message)] if journalled else incoming)
 
@@ -95,4 +125,5 @@ def make_server(transport: Any, *, topic: str, name: str, endpoints: list[Any]) 
     :param name: the worker, ``host@backend``; requests come to it by name or through the topic.
     """
     target = oslo_messaging.Target(topic=topic, server=name)
-    return Server(transport, target, Dispatcher(endpoints, Serializer()))
+    dispatcher = Dispatcher(endpoints, Serializer(), rpc_dispatcher.ExplicitRPCAccessPolicy)
+    return Server(transport, target, dispatcher)

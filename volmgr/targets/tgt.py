@@ -99,9 +99,22 @@ class TgtTarget(Target):
 
         :raises BackendDown: it does not answer, or could not be started.
         """
-        life = self._life()
-        self._refill(life)
-        self.client.portals()
+        try:
+            self.client.portals()
+        except errors.TgtDown:
+            self._revive()
+        self._refill(self._life())
+
+    def _revive(self) -> None:
+        """Start a private tgtd that went away.
+
+        :raises TgtDown: it is a shared one, which is not ours to start.
+        """
+        if self._daemon is None:
+            self.client.portals()
+        else:
+            LOG.warning("tgtd does not answer any more, it is started again")
+            self._daemon.start()
 
     def _life(self) -> Identity | int:
         """Return what tells this life of tgtd from any other, starting a private one that is dead."""
@@ -109,9 +122,8 @@ class TgtTarget(Target):
             return self.client.pid()
         try:
             return self._daemon.identity()
-        except errors.TgtDown as error:
-            LOG.warning("%s; it is started again", error)
-            self._daemon.start()
+        except errors.TgtDown:
+            self._revive()
             return self._daemon.identity()
 
     def _refill(self, life: object) -> None:
@@ -173,8 +185,8 @@ class TgtTarget(Target):
             return work()
         except errors.TgtNumberedError as error:
             LOG.warning("tgtd differs from what was noted, its listing is read: %s", error)
-        except errors.TgtDown as error:
-            LOG.warning("tgtd went away: %s", error)
+        except errors.TgtDown:
+            self._revive()
         self.known.forget()
         self.known.of(self._life())
         try:

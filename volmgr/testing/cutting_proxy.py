@@ -83,6 +83,7 @@ class CuttingProxy:
 
     def close(self) -> None:
         """Lose every connection and take no more."""
+        _shut(self._listener)  # a close alone would let a thread that waits in accept() take one more
         self._listener.close()
         self.drop()
 

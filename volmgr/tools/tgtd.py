@@ -151,8 +151,15 @@ class Tgtd:
             pid = self.client.pid()
         except errors.TgtDown:
             return False
-        self._verify(pid)
-        self.client.system()
+        identity = _identity(pid)
+        try:
+            self._verify(pid)
+            self.client.system()
+        except errors.TgtDown:
+            # A process that is being killed still takes connections for a moment.
+            if identity is None or self._gone(identity, _END_SECONDS):
+                return False
+            raise
         self._record(pid)
         return True
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-SECONDS = 30
+SECONDS = 15
 
 
 def inquire(data: dict[str, Any], initiator: str, *arguments: str, chap: tuple[str, str] | None = None) -> str:
@@ -24,11 +24,6 @@ def inquire(data: dict[str, Any], initiator: str, *arguments: str, chap: tuple[s
     """
     url = f"iscsi://{data['target_portal']}/{data['target_iqn']}/{data['target_lun']}"
     return _run(["iscsi-inq", "-i", initiator, *arguments, url], chap)
-
-
-def discover(portal: str, initiator: str) -> str:
-    """Return what discovery lists."""
-    return _run(["iscsi-ls", "-i", initiator, f"iscsi://{portal}"], None)
 
 
 def _run(command: list[str], chap: tuple[str, str] | None) -> str:
@@ -50,7 +45,7 @@ class Disk:
             f"driver=iscsi,transport=tcp,portal={data['target_portal']},target={data['target_iqn']},"
             f"lun={data['target_lun']},initiator-name={initiator}"
         )
-        arguments = ["qemu-io", *(["-r"] if read_only else [])]
+        arguments = ["qemu-io", "-t", "writethrough", *(["-r"] if read_only else [])]
         if "auth_password" in data:
             secret = folder / f"secret-{uuid.uuid4()}"
             secret.write_text(data["auth_password"])
@@ -67,7 +62,9 @@ class Disk:
     def __enter__(self) -> Disk:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._process.kill()
         self._process.communicate(timeout=SECONDS)
         os.close(self._output)
@@ -107,8 +104,7 @@ class Disk:
 
     def write(self, pattern: int, offset: int, length: int) -> str:
         """Write a pattern, flushed; return what qemu-io says."""
-        text = self.ask(f"write -P {pattern} {offset} {length}", "wrote|failed")
-        return text if "failed" in text else text + self.ask(f"flush\nread {offset} 512", "read 512/512")
+        return self.ask(f"write -P {pattern} {offset} {length}", "wrote|failed")
 
     def read(self, pattern: int, offset: int, length: int) -> str:
         """Read and compare with a pattern; return what qemu-io says."""

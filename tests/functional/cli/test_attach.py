@@ -29,12 +29,9 @@ def test_a_volume_becomes_a_block_device_and_goes_again(site: Any, volume: Make)
     assert site.volmgr("volume", "show", "here", "-f", "json").json["status"] == "in-use"
 
     pattern = os.urandom(1024**2)
-    descriptor = os.open(device, os.O_WRONLY)
-    try:
-        os.write(descriptor, pattern)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with device.open("r+b", buffering=0) as file:
+        assert file.write(pattern) == len(pattern)
+        os.fsync(file.fileno())
     stored = site.folder / "file" / "volumes" / f"volume-{row['id']}"
     with stored.open("rb") as file:
         assert file.read(len(pattern)) == pattern

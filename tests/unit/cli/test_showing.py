@@ -65,6 +65,24 @@ def test_lines_are_written_only_when_something_has_changed() -> None:
     ]
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    out = Terminal()
+    bar = waiting.display_for(out)
+    bar.show({**OPERATION, "progress": None})
+    bar.show(OPERATION)
+    bar.close()
+    shown = out.getvalue()
+    assert "create_volume a: running create 25%" in shown
+    assert "\x1b[2K" in shown, "the line of the bar is not erased"
+
+
 def test_a_failed_operation_raises_its_own_error() -> None:
     primitive = exception.to_primitive(exception.NoSpace("full", hint="buy disks"))
     with pytest.raises(exception.NoSpace, match="full") as caught:
