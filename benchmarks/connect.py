@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Short never waits for long: initialize_connection while every bulk slot copies and 50 driver calls sleep.
 
-The simulator's faults make the bulk work hang and the creations sleep; every call is a grant that is new.
+The simulator's faults make the bulk work hang and the creations sleep; every call is for an
+initiator that is new to the volume, which a terminate_connection takes away again.
 """
 
 from __future__ import annotations
@@ -94,8 +95,8 @@ def run(scale: Scale) -> list[Figure]:
         Figure("worst call of a round", worst, "ms", 20, group=GROUP,
                note=f"the worst of all rounds together: {max(worst):.1f} ms"),
         Figure("calls of 50 callers against calls of 4", ratios(many, few), "x", 1, ">=", group=GROUP),
-        Figure("calls of 4 callers", few, "/s", group=GROUP),
-        Figure("calls of 50 callers", many, "/s", group=GROUP),
+        Figure("calls of 4 callers, initialize and terminate", few, "/s", group=GROUP),
+        Figure("calls of 50 callers, initialize and terminate", many, "/s", group=GROUP),
         Figure("median call of a daemon without that load", idle, "ms", group=GROUP),
     ]
 

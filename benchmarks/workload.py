@@ -130,21 +130,25 @@ def stop_creating(state: dict[str, Any]) -> None:
 
 
 def initialize(state: dict[str, Any], ids: list[str], calls: int, callers: int) -> dict[str, Any]:
-    """Call ``initialize_connection``, each time for an initiator that is new to the volume.
+    """Call ``initialize_connection`` for an initiator that is new, then ``terminate_connection`` for it, and so on.
 
-    :returns: ``times`` of all calls in ms, ``rate`` of all callers together in calls per second.
+    :param ids: volumes; a caller has some for itself.
+    :returns: ``times`` of the former in ms, ``rate`` of both kinds and all callers together in calls per second.
     """
     client, times = state["client"], []
     todo = iter(range(calls))
 
-    def caller(_number: int) -> None:
-        for number in todo:
+    def caller(number: int) -> None:
+        own = ids[number::callers]
+        for turn in todo:
+            volume_id = own[turn % len(own)]
             name = f"iqn.1993-08.org.debian:01:{uuid.uuid4().hex[:12]}"
             connector = {"initiator": name, "ip": "127.0.0.1", "host": "compute"}
             start = time.perf_counter()
-            client.api.initialize_connection(client.context, ids[number % len(ids)], connector)
+            client.api.initialize_connection(client.context, volume_id, connector)
             times.append((time.perf_counter() - start) * 1000)
+            client.api.terminate_connection(client.context, volume_id, connector)
 
     start = time.perf_counter()
     _together(callers, caller)
-    return {"times": times, "rate": calls / (time.perf_counter() - start)}
+    return {"times": times, "rate": 2 * calls / (time.perf_counter() - start)}

@@ -320,10 +320,11 @@ def cleaning(demo: Demo) -> Iterator[None]:
     try:
         yield
     finally:
-        if demo.api is not None:
-            demo.api.close()
-        if left := demo.daemon.sweep():
-            print(f"killed at the end: {', '.join(map(str, left))}", file=sys.stderr)
+        with lib.undisturbed():
+            if demo.api is not None:
+                demo.api.close()
+            if left := demo.daemon.sweep():
+                print(f"killed at the end: {', '.join(map(str, left))}", file=sys.stderr)
 
 
 def tell(demo: Demo) -> None:

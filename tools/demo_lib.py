@@ -78,6 +78,27 @@ def free_port() -> int:
         return port
 
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put signals that end the demonstration off until the block is over.
+
+    One that arrived while a process is being started would leave it unknown; one that arrived in the midst of the
+    cleaning would leave processes behind.
+    """
+    arrived: list[int] = []
+    before = {number: signal.signal(number, lambda got, _frame: arrived.append(got)) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if arrived:
+        signal.raise_signal(arrived[0])
+
+
 # --- the daemon -----------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +131,7 @@ class Daemon:
     def start(self) -> None:
         """Start it and return; requests are answered a moment later."""
         argv = [sys.executable, "-m", "volmgr.cmd.volume"]
-        with self.log.open("ab") as log:
+        with undisturbed(), self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 argv, cwd=ROOT, env={**os.environ, **self.settings()}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
@@ -161,16 +182,22 @@ class Daemon:
         Tgtd(str(self.folder / "embedded" / "target"), (Portal("127.0.0.1", self.port),)).stop()
 
     def sweep(self) -> list[int]:
-        """Kill what is left of the demonstration's processes; returns what was left."""
-        left = self.processes()
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-                os.kill(pid, signal.SIGKILL)
+        """Kill what is left of the demonstration's processes, until there is none; returns what was left."""
+        left: set[int] = set()
+
+        def none_left() -> bool:
+            found = self.processes()
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                    os.kill(pid, signal.SIGKILL)
+            left.update(found)
+            return not found
+
+        wait_until(none_left, "processes end after SIGKILL")
         if self.process is not None:
             self.process.wait(DEADLINE)
             self.process = None
-        wait_until(lambda: not self.processes(), "processes end after SIGKILL")
-        return left
+        return sorted(left)
 
 
 def _is_dead(entry: Path) -> bool:

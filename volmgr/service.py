@@ -37,6 +37,8 @@ from volmgr.tasks import Backend
 LOG = logging.getLogger(__name__)
 
 __all__ = ["Worker"]
+#: options of a backend that are one kind of target's own.
+TARGET_OPTIONS = ("tgt_socket", "tgt_threads")
 PURGE_INTERVAL = 3600.0
 PURGE_LIMIT = 1000
 SETUP_BACKOFF = (1, 2, 5, 15, 60)
@@ -130,6 +132,7 @@ class Worker:
             portals=tuple(types.Portal(str(ip), int(self.options.target_port)) for ip in addresses),
             state_path=f"{self.conf.state_path}/{self.options.config_group}/target",
             timeout=float(self.conf.command_timeout),
+            options={name: self.options.safe_get(name) for name in TARGET_OPTIONS if self.options.safe_get(name)},
         )
         return cls(config)
 

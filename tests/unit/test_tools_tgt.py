@@ -168,7 +168,8 @@ def test_what_tgtd_would_print_is_read_back(wanted: dict[int, tuple[str, str, st
         .replace("Size: 8 MB", f"Size: {size} MB")
         for tid, (target, path, acl, size) in wanted.items()
     )
-    read = {one.tid: (one.name, one.disks[0].path, one.acls[1], one.disks[0].size_mib) for one in show.parse_targets(text)}
+    targets = show.parse_targets(text)
+    read = {one.tid: (one.name, one.disks[0].path, one.acls[1], one.disks[0].size_mib) for one in targets}
     assert read == {tid: (one, f"/{path}", f"iqn.{acl}", size) for tid, (one, path, acl, size) in wanted.items()}
 
 

@@ -88,7 +88,7 @@ class Daemon:
         :raises RuntimeError: it ended instead; the message has the end of its log.
         """
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(  # noqa: S603 - our own program
+            self.process = subprocess.Popen(
                 [sys.executable, "-m", "volmgr.cmd.volume", "--config-file", str(self.config_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -109,7 +109,9 @@ class Rig:
         while self.stepwise.run() or self.dispatcher.pump():
             pass
 
-    def do(self, cls: type[Operation[Any]], *, key: str | None = None, **arguments: Any) -> types.OperationRecord | None:
+    def do(
+        self, cls: type[Operation[Any]], *, key: str | None = None, **arguments: Any
+    ) -> types.OperationRecord | None:
         """Admit and run a request; returns its journal row, or None where there was nothing to do."""
         answer = self.submit(cls, key=key, **arguments)
         self.run()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import subprocess
 import uuid
 from pathlib import Path
@@ -15,6 +16,13 @@ from types import TracebackType
 from typing import Any
 
 SECONDS = 15
+
+
+def free_port() -> int:
+    """Return a TCP port of the loopback interface that nobody has at this moment."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
 
 
 def inquire(data: dict[str, Any], initiator: str, *arguments: str, chap: tuple[str, str] | None = None) -> str:
