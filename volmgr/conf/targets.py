@@ -31,6 +31,8 @@ OPTIONS: list[cfg.Opt] = [
         help="Further addresses for multipath.",
     ),
     cfg.PortOpt("target_port", default=3260, help="TCP port that the target listens on."),
+    cfg.StrOpt("tgt_socket", help="Control socket of a tgtd that somebody else runs, instead of a private one."),
+    cfg.IntOpt("tgt_threads", default=1, min=1, max=64, help="I/O threads of a private tgtd for each volume."),
     cfg.BoolOpt("use_chap_auth", default=True, help="Whether initiators must authenticate by CHAP."),
     cfg.StrOpt("chap_username", default="", help="CHAP user; made for each volume if empty."),
     cfg.StrOpt("chap_password", default="", secret=True, help="CHAP secret; made for each volume if empty."),

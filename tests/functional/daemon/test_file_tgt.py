@@ -200,3 +200,30 @@ def test_an_attached_volume_does_not_grow(served: Daemon) -> None:
         connect(client, volume_id)
         with pytest.raises(exception.Unsupported):
             client.do("extend_volume", volume_id, 2)
+
+
+def test_tgtd_rests_when_nothing_is_asked(served: Daemon) -> None:
+    volume_id = new_id()
+    with served.client() as client:
+        client.do("create_volume", volume_id, size=1)
+        info = connect(client, volume_id)
+        write(info, 0x66)
+        (pid,) = tgtds(served)
+        ticks = cpu_ticks(pid)
+        # Three heartbeats, each of which asks tgtd how it is.
+        beats = client.api.list_services(client.context)[0]["updated_at"]
+        for _ in range(3):
+            beats = wait_until(lambda seen=beats: later(client, seen), 20, "a heartbeat")
+        assert cpu_ticks(pid) - ticks < 100, "tgtd was busy for more than a second of about three"
+
+
+def later(client: Client, seen: str) -> str | None:
+    now = client.api.list_services(client.context)[0]["updated_at"]
+    return now if now != seen else None
+
+
+def cpu_ticks(pid: int) -> int:
+    """Return how much processor time a process has had, in hundredths of a second (proc(5), stat 14 and 15)."""
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])

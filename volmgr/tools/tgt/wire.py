@@ -119,21 +119,8 @@ def send(path: str, request: Request, timeout: float) -> Answer:
     return Answer(body.rstrip(b"\0").decode(errors="replace"), pid)
 
 
-def peer_pid(path: str, timeout: float) -> int:
-    """Return the process id of whoever listens on the socket, from the kernel (``SO_PEERCRED``, unix(7)).
-
-    :raises TgtDown: nobody does. :raises TgtTimeout: it does not take the connection.
-    """
-    try:
-        with _connected(path, time.monotonic() + timeout) as sock:
-            return _peer_pid(sock)
-    except TimeoutError as error:
-        raise errors.TgtTimeout(request="connect", socket=path, seconds=timeout) from error
-    except OSError as error:
-        raise errors.TgtDown(request="connect", socket=path, reason=error.strerror or str(error)) from error
-
-
 def _peer_pid(sock: socket.socket) -> int:
+    """Return the process id of whoever listens on the socket, from the kernel (``SO_PEERCRED``, unix(7))."""
     pid, _uid, _gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     return int(pid)
 
