@@ -392,8 +392,12 @@ GARBAGE_FRAMES = st.one_of(
 )
 
 
-@pytest.mark.parametrize("name", INTERNAL)
-def test_what_is_not_a_verb_cannot_be_called(client: Any, name: str) -> None:
-    for arguments in INTERNAL_ARGUMENTS:
-        with pytest.raises(exception.Unsupported, match="no verb"):
-            client.api.call(client.context, name, **arguments)
+def test_what_is_not_a_verb_cannot_be_called(client: Any) -> None:
+    callable_ = []
+    for name in INTERNAL:
+        for arguments in INTERNAL_ARGUMENTS:
+            try:
+                callable_.append((name, client.api.call(client.context, name, **arguments)))
+            except exception.Unsupported as error:
+                assert "no verb" in str(error)
+    assert callable_ == []
