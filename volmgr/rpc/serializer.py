@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import os
 from typing import Any
 
 import oslo_messaging
@@ -48,14 +47,6 @@ class Serializer(oslo_messaging.NoOpSerializer):  # type: ignore[misc]
         for name, check in _CHECKS.items():
             if context.get(name) is not None:
                 check(f"context.{name}", context[name])
-        """Return the caller's context; what the process at the other end may not be, a message cannot make it.
-
-        Over ``unix://`` only root and the daemon's own user are administrators, whoever else was let in; a message
-        may narrow that, not widen it.
-        """
-        peer = context.get("_peer")
-        if peer is not None and peer.get("uid") not in (0, os.geteuid()):
-            context = {**context, "is_admin": False, "roles": []}
         peer = context.get("_peer")
         if peer is not None and peer.get("uid") not in (0, os.geteuid()):
             context = {**context, "is_admin": False, "roles": []}

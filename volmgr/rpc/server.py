@@ -110,6 +110,14 @@ def _internal(method: Any, error: Exception) -> rpc_dispatcher.ExpectedException
 class Server(rpc_server.RPCServer):  # type: ignore[misc]
     """See the module."""
 
+    def _create_listener(self) -> Any:
+        listener = super()._create_listener()
+        if type(self.transport._driver).__name__ == "RabbitDriver":
+            from volmgr.rpc import rabbit
+
+            rabbit.acknowledge_late(listener)
+        return listener
+
     def _process_incoming(self, incoming: list[Any]) -> None:
         message = incoming[0]
         method = str(message.message.get("method"))
