@@ -18,6 +18,8 @@ from volmgr import concurrency
 
 concurrency.setup()
 
+from volmgr.connector import module_state  # noqa: E402  (after the choice)
+
 TIERS = ("unit", "conformance", "functional", "lab", "simulation", "chaos")
 _SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
@@ -56,8 +58,24 @@ def _require_fixture() -> Callable[..., str]:
     return require
 
 
+def _has_initiator() -> bool:
+    return module_state("iscsi_tcp") != "missing" and os.geteuid() == 0
+
+
+#: marks of tests that mean something in some runs only; in the others they are not there at all, which is no skip.
+_ONLY_WHERE: dict[str, Callable[[], bool]] = {
+    "server_database": lambda: os.environ.get("VOLMGR_TEST_DATABASE", "sqlite") != "sqlite",
+    "kernel_initiator": _has_initiator,
+    "no_kernel_initiator": lambda: not _has_initiator(),
+}
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark each test with the tier whose folder it is in."""
+    """Mark each test with the tier whose folder it is in; leave out what means nothing in this run."""
+    out = [item for item in items if any(item.get_closest_marker(m) and not here() for m, here in _ONLY_WHERE.items())]
+    if out:
+        config.hook.pytest_deselected(items=out)
+        items[:] = [item for item in items if item not in out]
     root = Path(__file__).parent
     for item in items:
         tier = item.path.relative_to(root).parts[0] if item.path.is_relative_to(root) else ""

@@ -15,6 +15,9 @@ from volmgr.testing.lab.guest import GuestResult, GuestSpec, run_guest
 
 INSIDE = Path(__file__).with_name("inside")
 
+# One boot for everything inside.
+pytestmark = pytest.mark.timeout(1500)
+
 
 @pytest.fixture(scope="module")
 def result() -> GuestResult:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``volmgr attach`` and ``volmgr detach`` with the kernel's own initiator; other kernels say what they lack.
 
-Run in a kernel that has it: ``python -m volmgr.testing.lab -- tests/functional/cli/test_attach.py``.
+The lab runs the first test too, in a kernel that has one.
 """
 
 from __future__ import annotations
@@ -14,13 +14,10 @@ from typing import Any
 
 import pytest
 
-from volmgr.connector import module_state
-
 Make = Callable[..., dict[str, Any]]
-HAS_INITIATOR = module_state("iscsi_tcp") != "missing" and os.geteuid() == 0
 
 
-@pytest.mark.skipif(not HAS_INITIATOR, reason="this kernel has no iSCSI initiator: no module iscsi_tcp")
+@pytest.mark.kernel_initiator
 def test_a_volume_becomes_a_block_device_and_goes_again(site: Any, volume: Make) -> None:
     row = volume("here", "--size", "1")
     made = site.volmgr("attach", "here", "-f", "json").json
@@ -49,7 +46,7 @@ def test_a_volume_becomes_a_block_device_and_goes_again(site: Any, volume: Make)
     assert site.volmgr("detach", "here").code == 1
 
 
-@pytest.mark.skipif(HAS_INITIATOR, reason="this kernel has the iSCSI initiator")
+@pytest.mark.no_kernel_initiator
 def test_attach_says_what_the_kernel_lacks_and_takes_everything_back(site: Any, volume: Make) -> None:
     row = volume("--size", "1")
     done = site.volmgr("attach", row["id"])

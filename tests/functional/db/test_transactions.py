@@ -157,8 +157,6 @@ def test_the_clock_is_utc(database: Database) -> None:
 @pytest.fixture
 def broken(database: Database) -> Iterator[Callable[..., tuple[Database, CuttingProxy]]]:
     """The same database by way of a proxy that loses connections."""
-    if database.kind == "sqlite":
-        pytest.skip("an embedded database has no connection to lose")
     made: list[Any] = []
 
     def make(*, deliver: bool) -> tuple[Database, CuttingProxy]:
@@ -175,6 +173,7 @@ def broken(database: Database) -> Iterator[Callable[..., tuple[Database, Cutting
         item.close()
 
 
+@pytest.mark.server_database
 @pytest.mark.parametrize("deliver", [False, True])
 def test_a_connection_lost_at_commit_is_an_unknown_outcome(
     database: Database, broken: Callable[..., tuple[Database, CuttingProxy]], deliver: bool
@@ -189,6 +188,7 @@ def test_a_connection_lost_at_commit_is_an_unknown_outcome(
     assert value(db, "a") == ("0" if deliver else None)
 
 
+@pytest.mark.server_database
 def test_a_connection_lost_before_commit_is_tried_again(
     broken: Callable[..., tuple[Database, CuttingProxy]],
 ) -> None:
@@ -199,6 +199,7 @@ def test_a_connection_lost_before_commit_is_tried_again(
     assert value(db, "a") == "0"
 
 
+@pytest.mark.server_database
 def test_a_connection_that_died_in_the_pool_is_replaced(
     broken: Callable[..., tuple[Database, CuttingProxy]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +210,7 @@ def test_a_connection_that_died_in_the_pool_is_replaced(
     assert value(db, "a") == "0"
 
 
+@pytest.mark.server_database
 def test_a_server_that_is_not_there_is_down_with_a_hint(
     broken: Callable[..., tuple[Database, CuttingProxy]],
 ) -> None:
@@ -223,9 +225,8 @@ def test_a_server_that_is_not_there_is_down_with_a_hint(
     assert password is None or password not in f"{caught.value} {caught.value.details}"
 
 
+@pytest.mark.server_database
 def test_a_login_that_is_refused_is_down_with_a_hint(database: Database, tmp_path: Path) -> None:
-    if database.kind == "sqlite":
-        pytest.skip("an embedded database has no login")
     url = database.url.set(password="wrong-word").render_as_string(hide_password=False)
     db = Database(url, pool_size=1)
     with pytest.raises(engine.DatabaseDown) as caught, db.reader():
