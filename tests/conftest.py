@@ -81,3 +81,5 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         tier = item.path.relative_to(root).parts[0] if item.path.is_relative_to(root) else ""
         if tier in TIERS:
             item.add_marker(tier)
+        if item.path.is_relative_to(root / "functional" / "db"):
+            item.add_marker("database")

@@ -31,6 +31,23 @@ def test_trash_and_building_names_round_trip_and_differ(object_id: str) -> None:
     assert names.parse_building_name(trash) is None
 
 
+@given(st.sampled_from(names.KINDS), UUIDS)
+def test_an_unmanaged_name_round_trips_and_is_not_ours(kind: str, object_id: str) -> None:
+    name = names.unmanaged_name(kind, object_id)
+    assert names.parse_unmanaged_name(name) == names.ObjectName(kind, object_id)
+    for parse in (names.parse_object_name, names.parse_trash_name, names.parse_building_name, names.parse_replica_mark):
+        assert parse(name) is None
+    assert not name.startswith("snapshot")
+    assert names.parse_unmanaged_name(names.object_name(kind, object_id)) is None
+
+
+@given(st.sampled_from(["active", "active-stopped", "error"]), UUIDS, UUIDS)
+def test_replica_marks_round_trip_and_are_no_objects(state: str, volume_id: str, object_id: str) -> None:
+    name = names.replica_mark(state, volume_id, object_id)
+    assert names.parse_replica_mark(name) == (state, volume_id, object_id)
+    assert names.parse_object_name(name) is None
+
+
 @given(st.sampled_from(names.KINDS), UUIDS, st.booleans())
 def test_target_names_round_trip(kind: str, resource_id: str, read_only: bool) -> None:
     name = names.target_name(PREFIX, kind, resource_id, read_only=read_only)
@@ -52,8 +69,11 @@ def test_no_name_is_made_from_what_is_no_uuid(bad: str) -> None:
     for make in (names.trash_name, names.building_name):
         with pytest.raises(ValueError, match="name"):
             make(bad)
+    for make_kind in (names.object_name, names.unmanaged_name):
+        with pytest.raises(ValueError, match="name"):
+            make_kind("volume", bad)
     with pytest.raises(ValueError, match="name"):
-        names.object_name("volume", bad)
+        names.replica_mark("active", bad, bad)
 
 
 def test_serials_differ_in_what_lio_makes_the_naa_of() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import select
+import socket
 import subprocess
 import sys
 import uuid
@@ -32,7 +33,7 @@ from volmgr.types import Chap, ExportSpec, Grant, MiB, Portal, Secret
 
 PREFIX = "iqn.2010-10.org.openstack:"
 PORTAL, SECOND_PORTAL = Portal("127.0.0.1", 3260), Portal("127.0.0.1", 3261)
-ONE, TWO = "iqn.1994-05.com.example:one", "iqn.1994-05.com.example:two"
+ONE = "iqn.1994-05.com.example:one"
 SIZE = 16 * MiB
 BLOCK = 4096
 
@@ -100,6 +101,15 @@ def ask(target: LioTarget, spec: ExportSpec, *arguments: str, as_: str | None = 
     return inquire(target.connection(spec, Grant("x", initiator=name)), name, *arguments, chap=chap)
 
 
+def stored(storage: Path, length: int, offset: int = 0) -> bytes:
+    """Return what is in the storage itself."""
+    if storage.is_block_device():
+        return read_device(storage, length, offset)
+    with storage.open("rb") as file:
+        file.seek(offset)
+        return file.read(length)
+
+
 def size_of(disk: Path) -> int:
     return int(run("blockdev", "--getsize64", str(disk)))
 
@@ -119,7 +129,7 @@ def test_disk_is_the_storage_and_grows_in_use(target: LioTarget, storage: Path) 
         assert size_of(disk) == SIZE
         data = os.urandom(MiB)
         write_device(disk, data, offset=3 * MiB)
-        assert read_device(storage, MiB, offset=3 * MiB) == data
+        assert stored(storage, MiB, 3 * MiB) == data
         about = Path("/sys/block") / disk.name / "device"
         assert spec.serial.encode() in (about / "vpd_pg80").read_bytes()
         assert f"naa.6001405{spec.serial[:25]}" == (about / "wwid").read_text().strip()
@@ -131,7 +141,7 @@ def test_disk_is_the_storage_and_grows_in_use(target: LioTarget, storage: Path) 
         run("iscsiadm", "-m", "session", "--rescan")
         wait_until(lambda: size_of(disk) == 2 * SIZE, 10, "the initiator sees the new size")
         write_device(disk, data, offset=2 * SIZE - MiB)
-        assert read_device(storage, MiB, offset=2 * SIZE - MiB) == data
+        assert stored(storage, MiB, 2 * SIZE - MiB) == data
         assert read_device(disk, MiB, offset=3 * MiB) == data
     (seen,) = target.observe()
     assert (seen.target_name, seen.paths, seen.serials) == (spec.target_name, (str(storage),), (spec.serial,))
@@ -258,7 +268,7 @@ def test_wiped_under_a_writing_initiator_is_rebuilt_without_an_error(target: Lio
     target.sync(spec)
 
     def number() -> int:
-        return int.from_bytes(read_device(storage, BLOCK)[:8], "big")
+        return int.from_bytes(stored(storage, BLOCK)[:8], "big")
 
     with disk_of(spec) as disk:
         command = [sys.executable, "-I", "-S", "-c", WRITER, str(disk)]
@@ -377,9 +387,12 @@ def test_portals_as_configured(target: LioTarget, file: Path, tmp_path: Path) ->
     assert target.sync(spec) is True
     with pytest.raises(PermissionError):
         inquire(data | {"target_portal": str(SECOND_PORTAL)}, ONE, chap=chap)
-    away = LioTarget(TargetConfig(PREFIX, (PORTAL, Portal("192.0.2.1", 3260)), str(tmp_path)))
-    with pytest.raises(exception.BackendDown, match=r"192\.0\.2\.1:3260"):
-        away.sync(spec)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        away = LioTarget(TargetConfig(PREFIX, (PORTAL, Portal(*taken.getsockname())), str(tmp_path)))
+        with pytest.raises(exception.BackendDown, match=f"listen on 127.0.0.1:{taken.getsockname()[1]}"):
+            away.sync(spec)
     assert "DIRECT_ACCESS" in ask(target, spec)
 
 

@@ -47,7 +47,7 @@ def test_at_the_deadline_the_whole_group_ends(tmp_path: Path) -> None:
         process.run(["sh", "-c", f"sleep 300 & echo $! $$ > {pids}; wait"], timeout=1)
     left = [int(word) for word in pids.read_text().split()]
     assert len(left) == 2
-    wait_until(10, lambda: not any(_runs(pid) for pid in left), "the group has ended")
+    wait_until(lambda: not any(_runs(pid) for pid in left), 10, "the group has ended")
 
 
 def test_what_stays_in_the_background_is_not_waited_for(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_other_threads_run_meanwhile(tmp_path: Path) -> None:
     asked, answered = tmp_path / "asked", tmp_path / "answered"
 
     def answer() -> None:
-        wait_until(10, asked.exists, "the program has asked")
+        wait_until(asked.exists, 10, "the program has asked")
         answered.touch()
 
     thread = threading.Thread(target=answer)
