@@ -80,16 +80,19 @@ class _Scene:
 def run(scale: Scale) -> list[Figure]:
     """Measure in rounds: one caller, four, fifty, and one without the load."""
     medians, worst, few, many, idle = [], [], [], [], []
-    with tempfile.TemporaryDirectory(prefix="volmgr-bench-") as folder:
-        with _Scene(Path(folder) / "loaded", True) as loaded, _Scene(Path(folder) / "idle", False) as quiet:
-            for number in range(scale.rounds):
-                tell(f"connect: round {number + 1} of {scale.rounds}")
-                times = loaded.call(scale.of(300, 20), 1)["times"]
-                medians.append(statistics.median(times))
-                worst.append(max(times))
-                idle.append(statistics.median(quiet.call(scale.of(300, 20), 1)["times"]))
-                few.append(loaded.call(scale.of(600, 40), 4)["rate"])
-                many.append(loaded.call(scale.of(600, 100), 50)["rate"])
+    with (
+        tempfile.TemporaryDirectory(prefix="volmgr-bench-") as folder,
+        _Scene(Path(folder) / "loaded", True) as loaded,
+        _Scene(Path(folder) / "idle", False) as quiet,
+    ):
+        for number in range(scale.rounds):
+            tell(f"connect: round {number + 1} of {scale.rounds}")
+            times = loaded.call(scale.of(300, 20), 1)["times"]
+            medians.append(statistics.median(times))
+            worst.append(max(times))
+            idle.append(statistics.median(quiet.call(scale.of(300, 20), 1)["times"]))
+            few.append(loaded.call(scale.of(600, 40), 4)["rate"])
+            many.append(loaded.call(scale.of(600, 100), 50)["rate"])
     return [
         Figure("median call", medians, "ms", 3, group=GROUP),
         Figure("worst call of a round", worst, "ms", 20, group=GROUP,

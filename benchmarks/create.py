@@ -7,6 +7,7 @@ Each round has a daemon and a database of its own.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -33,15 +34,24 @@ def measure(folder: Path, count: int) -> dict[str, Any]:
             for agent in (caster, reader):
                 agent.do("benchmarks.workload:open_client", config_file=str(daemon.config_file))
             caster.do("benchmarks.workload:create", count=WARM_UP)
+            before = cpu_seconds(daemon.pid)
             cast = caster.do("benchmarks.workload:cast_volumes", count=count, callers=CALLERS, host=daemon.host,
                              timeout=TIMEOUT)
             found: dict[str, Any] = reader.do(
                 "benchmarks.workload:read_back", ids=cast["ids"], within=TIMEOUT
             )
-            return {**found, "first": cast["first"], "busy": cast["busy"], "refused": count - len(cast["ids"])}
+            cpu = cpu_seconds(daemon.pid) - before
+            refused = count - len(cast["ids"])
+            return {**found, "cpu": cpu, "first": cast["first"], "busy": cast["busy"], "refused": refused}
         finally:
             if daemon.process is not None:
                 daemon.kill()
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time of a process, user and system (proc(5), stat fields 14 and 15)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def edges(launched: list[float], edge: int) -> float:
@@ -52,7 +62,7 @@ def edges(launched: list[float], edge: int) -> float:
 def run(scale: Scale) -> list[Figure]:
     """Measure the rate in rounds, then one burst."""
     count, burst, edge = scale.of(2000, 200), scale.of(5000, 400), scale.of(EDGE, 50)
-    rates, growth = [], []
+    rates, growth, cpu = [], [], []
     for number in range(scale.rounds):
         tell(f"create: round {number + 1} of {scale.rounds}, {count} volumes")
         with tempfile.TemporaryDirectory(prefix="volmgr-bench-") as folder:
@@ -60,6 +70,7 @@ def run(scale: Scale) -> list[Figure]:
         if found["lost"]:
             raise RuntimeError(f"{found['lost']} volumes are not available")
         rates.append(count / (found["launched"][-1] - found["first"]))
+        cpu.append(found["cpu"] * 1000 / count)
         growth.append(edges(found["launched"], edge))
     tell(f"create: a burst of {burst} casts")
     with tempfile.TemporaryDirectory(prefix="volmgr-bench-") as folder:
@@ -67,6 +78,8 @@ def run(scale: Scale) -> list[Figure]:
     return [
         Figure(f"{count} volumes, first cast to last available", rates, "/s", 300, ">=", group=GROUP,
                note=f"casts of {CALLERS} callers; the simulator's objects lie in memory"),
+        Figure("processor time of the worker for each volume", cpu, "ms", group=GROUP,
+               note="with the reading back; it depends far less than the rate on what else the machine does"),
         Figure(f"the last {edge} against the first {edge}", growth, "x", 1.2, group=GROUP),
         Figure(f"lost of a burst of {burst} casts", [found["lost"] + found["refused"]], "", 0, group=GROUP,
                note=f"casts that were told to come again: {found['busy']}"),

@@ -109,7 +109,8 @@ def fill(daemon: Any, count: int) -> str:
         conn.execute(sa.insert(models.objects), objects)
         conn.execute(sa.update(models.volumes).where(models.volumes.c.id.in_(used)).values(status="in-use"))
         for item in used:
-            attachment = {"id": str(uuid.uuid4()), "volume_id": item, "status": "attached", "mode": "rw",
+            attachment_id = str(uuid.uuid4())
+            attachment = {"id": attachment_id, "volume_id": item, "status": "attached", "mode": "rw",
                           "instance_uuid": str(uuid.uuid4()), "created_at": now, "attached_at": now}
             conn.execute(sa.insert(models.attachments), attachment)
             secret = cipher.encrypt("exports", "auth_secret", item, types.Secret("0123456789abcdef"))
@@ -117,7 +118,7 @@ def fill(daemon: Any, count: int) -> str:
             exports.insert(conn, "volume", item, host=daemon.host, target_name=target, now=now, auth_username="u",
                            auth_secret=secret)
             grant = types.Grant(id=str(uuid.uuid4()), initiator=f"iqn.1993-08.org.debian:01:{item[:8]}", ip="127.0.0.1")
-            row = exports.GrantRow(grant, f"iqn:{grant.initiator}", attachment["id"])
+            row = exports.GrantRow(grant, f"iqn:{grant.initiator}", attachment_id)
             exports.insert_grant(conn, item, row, now)
     database.close()
     return ids[0]

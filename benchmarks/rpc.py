@@ -75,14 +75,14 @@ class _OurClient:
         self.api = VolumeAPI(url, conf=conf)
         self.context = RequestContext(is_admin=True, project_id="project", user_id="user", overwrite=False)
 
-    def call(self, _context: Any, method: str, **arguments: Any) -> Any:
+    def call(self, _context: Any, method: str, /, **arguments: Any) -> Any:
         return self.api.call(self.context, method, host=NAME, **arguments)
 
 
 class _OurChanger(_OurClient):
     """The same for a changing verb, with its request key."""
 
-    def call(self, _context: Any, _method: str, **arguments: Any) -> Any:
+    def call(self, _context: Any, _method: str, /, **arguments: Any) -> Any:
         return self.api.change(self.context, "change", host=NAME, **arguments)
 
 

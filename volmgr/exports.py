@@ -165,7 +165,8 @@ class Exports:
             existing = _granted(found, peer, attachment_id, mode)
             grants = found.grants
             if existing is None:
-                rows.delete_grants(conn, resource_id, peer_key=peer, attachment_id=attachment_id)
+                if any((old.peer_key, old.attachment_id) == (peer, attachment_id) for old in grants):
+                    rows.delete_grants(conn, resource_id, peer_key=peer, attachment_id=attachment_id)
                 existing = types.Grant(
                     id=str(uuid.uuid4()),
                     mode=mode,

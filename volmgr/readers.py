@@ -82,7 +82,7 @@ class Readers:
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         # Waiting requests must not take every thread from the others: beyond these the answer is the present state.
-        self._waiters = threading.BoundedSemaphore(max(1, worker.settings_of("control_threads") // 2))
+        self._waiters = threading.BoundedSemaphore(max(1, worker.settings_of("control_threads")))
 
     def visible(self, context: RequestContext, arguments: dict[str, Any]) -> None:
         """Return if the caller may see the volume, snapshot or attachment among a request's arguments.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -177,12 +178,22 @@ def delete_grants(
     conn: Connection, resource_id: str, *, peer_key: str | None = None, attachment_id: str | None = None
 ) -> int:
     """Remove a resource's grants: all, those of one peer, or those of one attachment; returns how many."""
-    statement = _DELETE_GRANTS
+    values = {"export_id": resource_id}
     if peer_key is not None:
-        statement = statement.where(_G.c.peer_key == peer_key)
+        values["gone_peer"] = peer_key
     if attachment_id is not None:
-        statement = statement.where(_G.c.attachment_id == attachment_id)
-    return conn.execute(statement, {"export_id": resource_id}).rowcount
+        values["gone_attachment"] = attachment_id
+    return conn.execute(_delete_grants(peer_key is not None, attachment_id is not None), values).rowcount
+
+
+@functools.cache
+def _delete_grants(of_peer: bool, of_attachment: bool) -> sa.Delete:
+    statement = _DELETE_GRANTS
+    if of_peer:
+        statement = statement.where(_G.c.peer_key == sa.bindparam("gone_peer"))
+    if of_attachment:
+        statement = statement.where(_G.c.attachment_id == sa.bindparam("gone_attachment"))
+    return statement
 
 
 def delete(conn: Connection, resource_id: str) -> None:

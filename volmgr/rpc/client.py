@@ -22,6 +22,7 @@ from volmgr.rpc.transport import get_transport
 
 RPC_VERSION = "1.0"
 MAX_MOVES = 3
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 Answer = dict[str, Any]
 
 
@@ -304,8 +305,10 @@ class VolumeAPI:
         if operation_id is None:
             return {"id": None, "state": "done", "result": None, "error": None}
         deadline = time.monotonic() + timeout
+        pause = FIRST_PAUSE
         while True:
-            left = max(0.0, deadline - time.monotonic())
+            begun = time.monotonic()
+            left = max(0.0, deadline - begun)
             slice_ = min(left, 5.0)
             found: Answer = self.call(
                 context, "wait_operation", rpc_timeout=slice_ + self.timeout, operation_id=operation_id, timeout=slice_
@@ -320,6 +323,10 @@ class VolumeAPI:
                     hint=f"volmgr operation show {operation_id}",
                     operation_id=operation_id,
                 )
+            if time.monotonic() - begun < slice_ / 2:
+                # The worker had no thread left to wait in; asking again at once would keep it from its work.
+                time.sleep(min(pause, left))
+                pause = min(pause * 2, LONGEST_PAUSE)
 
     def operation_cancel(self, context: RequestContext, operation_id: str) -> Answer:
         """Ask an operation to stop and undo."""

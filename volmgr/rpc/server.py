@@ -61,8 +61,12 @@ class Dispatcher(rpc_dispatcher.RPCDispatcher):  # type: ignore[misc]
     def dispatch(self, incoming: Any) -> Any:
         method = validate.shorten(incoming.message.get("method"))
         try:
-            self._check(incoming)
-            return super().dispatch(incoming)
+            endpoint = self._check(incoming)
+            if incoming.client_timeout:
+                return super().dispatch(incoming)
+            # The library makes a heartbeat thread for every message, also where nobody asked for signs of life.
+            message = incoming.message
+            return self._do_dispatch(endpoint, message["method"], incoming.ctxt, message.get("args", {}))
         except exception.VolmgrError as error:
             LOG.info("%s is answered with %s: %s", method, error.code, error)
             raise rpc_dispatcher.ExpectedException() from error
@@ -70,8 +74,8 @@ class Dispatcher(rpc_dispatcher.RPCDispatcher):  # type: ignore[misc]
             LOG.exception("%s failed with an error that is not typed", method)
             raise _internal(method, error) from error
 
-    def _check(self, incoming: Any) -> None:
-        """Return if the message is a request for a verb that is served.
+    def _check(self, incoming: Any) -> Any:
+        """Return the endpoint that serves a message.
 
         What the library would refuse is refused here, because it starts a heartbeat thread first that it never stops.
 
@@ -90,8 +94,8 @@ class Dispatcher(rpc_dispatcher.RPCDispatcher):  # type: ignore[misc]
         namespace, served = message.get("namespace"), False
         for endpoint in self.endpoints:
             if self._is_namespace(endpoint.target, namespace) and self._is_compatible(endpoint.target, version):
-                if self.access_policy.is_allowed(endpoint, method):
-                    return
+                if hasattr(endpoint, method) and self.access_policy.is_allowed(endpoint, method):
+                    return endpoint
                 served = True
         verb = validate.shorten(method)
         if served:

@@ -103,7 +103,7 @@ class UnixDriver(base.BaseDriver):  # type: ignore[misc]
         else:
             servers = self._find(names.RPC, exchange, target.topic)
         request = _Request("call" if wait_for_reply else "cast", ctxt, message, timeout, call_monitor_timeout)
-        refusal: exception.VolmgrError = errors.ServerUnreachable(address=target.topic, directory=self._directory)
+        refusal: exception.VolmgrError | None = None
         for address in servers:
             try:
                 answer = self._deliver(address, request)
@@ -115,7 +115,7 @@ class UnixDriver(base.BaseDriver):  # type: ignore[misc]
             refusal = self._refusal(answer, address)
             if answer["e"] != "busy":
                 break
-        raise refusal
+        raise refusal or errors.ServerUnreachable(address=target.topic, directory=self._directory)
 
     def _address(self, exchange: str, topic: str, name: str) -> names.Address:
         key = (exchange, topic, name)
