@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from volmgr import exception, names, types
 from volmgr.context import RequestContext
-from volmgr.db import claims, operations
+from volmgr.db import claims, operations, records
 from volmgr.db.admission import MISSING, Admitting, Blocked
 from volmgr.db.engine import CommitUnknown, Database, is_duplicate
 from volmgr.operations import meeting
@@ -28,7 +28,6 @@ from volmgr.runtime import Clock, Executor
 from volmgr.tasks import Active, Backend, Runner
 
 LOG = logging.getLogger(__name__)
-
 T = TypeVar("T")
 
 POLL_INTERVAL = 1.0
@@ -100,14 +99,16 @@ class Dispatcher:
                 tx.settle_quota()
                 return tx
 
-        for last in (*[False] * (ADMISSION_TRIES - 1), True):
+        for _ in range(ADMISSION_TRIES):
             try:
                 tx = self._commit(admit, operation, operation_id, key, context)
                 break
             except Blocked as error:
-                answer = self._blocked(operation, operation_id, key, context, error.claim, last)
+                answer = self._blocked(operation, operation_id, key, context, error.claim)
                 if answer is not None:
                     return answer
+        else:
+            raise exception.Busy(resource=cls.resource, id=operation.resource_id)
         if isinstance(tx, dict):
             return tx
         self._killpoint(f"{cls.verb}/-/admitted")
@@ -146,8 +147,8 @@ class Dispatcher:
         if values["state"] == "queued":
             self.ring()
         else:
-            record = types.OperationRecord(**{**_EMPTY, **values, "claims": tx.held, "data": tx.data or None})
-            self._enqueue(record, tx.claimed)
+            known = {**records.NEW_OPERATION, **values, "claims": tx.held, "data": tx.data or None}
+            self._enqueue(types.OperationRecord(**known), tx.claimed)
         return {"operation_id": values["id"], "state": values["state"], "result": None}
 
     def _admitting(self, conn: Any, operation_id: str, context: RequestContext) -> Admitting:
@@ -197,7 +198,7 @@ class Dispatcher:
         return _answer(found)
 
     def _blocked(
-        self, operation: Operation[Any], operation_id: str, key: str, context: RequestContext, claim: Claim, last: bool
+        self, operation: Operation[Any], operation_id: str, key: str, context: RequestContext, claim: Claim
     ) -> dict[str, Any] | None:
         """Decide about a request whose resource is held or in another state: join, wait or refuse; None: try again."""
         if (joined := self._joined(key, operation.verb, context)) is not None:
@@ -206,13 +207,13 @@ class Dispatcher:
             obstacle = claims.obstacle(conn, claim)
         if obstacle is None:
             if claim not in operation.claims():
-                return None  # it went with the operation that was in the way
+                return None  # a part of the resource that went with the operation in the way
             return {"operation_id": None, "state": "done", "result": operation.absent(claim)}
         if context.scope is not None and obstacle.project_id != context.scope:
             raise MISSING[claim.resource](id=claim.id)
         if obstacle.host and names.service_of(obstacle.host) != self.backend.settings.host:
             raise exception.Moved(host=obstacle.host)
-        if meeting.gone(claim, obstacle) and not last:
+        if meeting.gone(claim, obstacle):
             return None
         verdict, holder = meeting.judge(operation, claim, obstacle)
         if verdict is Policy.SAME and holder is not None:
@@ -227,10 +228,9 @@ class Dispatcher:
                 tx.insert_operation(self._row(operation, operation_id, key, context, claimed=False))
                 tx.settle_quota()
 
-        if (answer := self._commit(wait, operation, operation_id, key, context)) is not None:
-            return answer
+        answer = self._commit(wait, operation, operation_id, key, context)
         self.ring()
-        return {"operation_id": operation_id, "state": "queued", "result": None}
+        return answer or {"operation_id": operation_id, "state": "queued", "result": None}
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -376,8 +376,7 @@ class Dispatcher:
                 return self._refuse(record, error)
             return self._finish_absent(record)
         if obstacle is None or meeting.gone(claim, obstacle):
-            self.ring()  # what was in the way has ended since the claim was tried
-            return False
+            return False  # what was in the way has ended since the claim was tried
         verdict, _holder = meeting.judge(operation, claim, obstacle)
         if verdict is Policy.WAIT:
             return False
@@ -499,10 +498,3 @@ class Dispatcher:
 
 def _answer(record: types.OperationRecord) -> dict[str, Any]:
     return {"operation_id": record.id, "state": record.state, "result": record.result}
-
-
-_EMPTY: dict[str, Any] = {item.name: None for item in dataclasses.fields(types.OperationRecord)} | {
-    "deaths": 0,
-    "pivoted": False,
-    "cancel": False,
-}

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from typing import Any
 
@@ -146,3 +147,11 @@ def operation_view(record: types.OperationRecord) -> dict[str, Any]:
         "updated_at": moment(record.updated_at),
         "finished_at": moment(record.finished_at),
     }
+
+
+#: what a new operation's record says where nothing else is known.
+NEW_OPERATION: dict[str, Any] = {item.name: None for item in dataclasses.fields(types.OperationRecord)} | {
+    "deaths": 0,
+    "pivoted": False,
+    "cancel": False,
+}

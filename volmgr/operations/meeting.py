@@ -13,14 +13,15 @@ from sqlalchemy.engine import Connection
 from volmgr import exception, types
 from volmgr.db import claims
 from volmgr.operations import conflicts
-from volmgr.operations.base import Claim, Operation, Policy
+from volmgr.operations.base import MACHINES, Claim, Operation, Policy
 
 
 def gone(claim: Claim, obstacle: claims.Obstacle) -> bool:
     """Return whether what was in a claim's way has ended meanwhile, so that the claim can be tried again."""
-    return (
-        not obstacle.holders and obstacle.status in claim.sources and not (claim.childless and obstacle.snapshots)
-    )
+    if obstacle.holders or (claim.childless and obstacle.snapshots):
+        return False
+    # A transitional status without a holder was read while the holder ended: statement by statement, on a server.
+    return obstacle.status in claim.sources or obstacle.status in MACHINES[claim.resource].transitional
 
 
 def judge(
