@@ -67,7 +67,7 @@ TOOLS: dict[str, Tool] = {
 #: By target_helper: programs and kernel modules that the target needs.
 TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "tgtadm": (("tgtd",), ()),
-    "lioadm": ((), ("target_core_mod", "target_core_iblock", "iscsi_target_mod")),
+    "lioadm": ((), ("target_core_mod", "target_core_iblock", "target_core_file", "iscsi_target_mod")),
     "iseradm": ((), ("target_core_mod", "target_core_iblock", "iscsi_target_mod", "ib_isert")),
     "fcadm": ((), ("target_core_mod", "target_core_iblock")),
     "vblade": (("vblade",), ()),
