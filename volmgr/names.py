@@ -17,6 +17,9 @@ _UUID_RE = re.compile(rf"\A{_UUID}\Z")
 _OBJECT_RE = re.compile(rf"\A(volume|_snapshot)-({_UUID})\Z")
 _TRASH_RE = re.compile(rf"\A_trash-({_UUID})\Z")
 _BUILDING_RE = re.compile(rf"\A_building-({_UUID})\Z")
+_UNMANAGED_RE = re.compile(rf"\Aunmanaged-(volume|snapshot)-({_UUID})\Z")
+_REPLICA_RE = re.compile(rf"\A_replica-([a-z]+(?:-[a-z]+)?)-({_UUID})-({_UUID})\Z")
+_REPLICA_STATE_RE = re.compile(r"\A[a-z]+(-[a-z]+)?\Z")
 _HOST_RE = re.compile(r"\A[A-Za-z0-9_.:-]+(@[A-Za-z0-9_.-]+)?(#[A-Za-z0-9_.+-]+)?\Z")
 
 KINDS = ("volume", "snapshot")
@@ -76,6 +79,38 @@ def parse_building_name(name: str) -> str | None:
     """Return the object id in a building name, or None for a name that is not ours."""
     match = _BUILDING_RE.match(name)
     return match[1] if match else None
+
+
+def unmanaged_name(kind: str, object_id: str) -> str:
+    """Return the name that an object bears once it was let go: not one of ours, and one that LVM accepts.
+
+    A resource made again with the old id can therefore never take the old bytes for its own.
+    """
+    if kind not in KINDS or not is_uuid(object_id):
+        raise ValueError(f"no unmanaged name for {kind} {object_id!r}")
+    return f"unmanaged-{kind}-{object_id}"
+
+
+def parse_unmanaged_name(name: str) -> ObjectName | None:
+    """Return what an object was before it was let go, or None for another name."""
+    match = _UNMANAGED_RE.match(name)
+    return ObjectName(match[1], match[2]) if match else None
+
+
+def replica_mark(state: str, volume_id: str, object_id: str) -> str:
+    """Return the name of the empty object by which a backend notes how the replication of a volume stands.
+
+    :param state: one or two words of lower case letters, with a hyphen between.
+    """
+    if not _REPLICA_STATE_RE.match(state) or not is_uuid(volume_id) or not is_uuid(object_id):
+        raise ValueError(f"no replica mark name for {state!r} {volume_id!r} {object_id!r}")
+    return f"_replica-{state}-{volume_id}-{object_id}"
+
+
+def parse_replica_mark(name: str) -> tuple[str, str, str] | None:
+    """Return (state, volume id, object id) of a replica's mark, or None for another name."""
+    match = _REPLICA_RE.match(name)
+    return (match[1], match[2], match[3]) if match else None
 
 
 def target_name(prefix: str, kind: str, resource_id: str, *, read_only: bool = False) -> str:

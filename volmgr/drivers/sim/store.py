@@ -7,14 +7,27 @@ A store knows names, sizes and bytes; nothing of volumes, verbs or faults.
 from __future__ import annotations
 
 import abc
+import errno
+import os
+import socket
 import threading
+import uuid
+import weakref
+from collections.abc import Iterator, Sequence
 
 from volmgr import exception
 from volmgr.drivers.folder import Folder
+from volmgr.types import MiB
 
 BLOCK = 4096
+LONGEST_NAME = 255
+REPLICA_SUFFIX = ".replica"
 _stores: dict[str, MemoryStore] = {}
+_folders: weakref.WeakValueDictionary[str, FolderStore] = weakref.WeakValueDictionary()
 _stores_lock = threading.Lock()
+
+#: (name of the source, name of the copy, size of the copy in bytes).
+Copy = tuple[str, str, int]
 
 
 class Store(abc.ABC):
@@ -33,8 +46,19 @@ class Store(abc.ABC):
         """Make an object with the bytes of ``source``, zeros behind them; one that has the name is replaced."""
 
     @abc.abstractmethod
+    def copy_all(self, copies: Sequence[Copy]) -> None:
+        """Make several copies, all of one instant: no write through the store falls between them; all or none."""
+
+    @abc.abstractmethod
     def rename(self, name: str, new_name: str) -> bool:
         """Rename, replacing; returns whether there was such an object."""
+
+    @abc.abstractmethod
+    def adopt(self, name: str, new_name: str) -> bool:
+        """Rename without replacing; returns whether there was such an object.
+
+        :raises AlreadyExists: another one has the new name.
+        """
 
     @abc.abstractmethod
     def remove(self, name: str) -> bool:
@@ -53,8 +77,20 @@ class Store(abc.ABC):
         """Write bytes into an object that is there."""
 
     @abc.abstractmethod
+    def pieces(self, name: str) -> Iterator[tuple[int, bytes]]:
+        """Yield (offset, bytes) of what is not known to be zeros in an object that is there."""
+
+    @abc.abstractmethod
+    def identity(self) -> str:
+        """Return what two stores have in common only if they are the same one."""
+
+    @abc.abstractmethod
     def entries(self) -> list[tuple[str, int]]:
         """Return (name, size in bytes) of every object."""
+
+    def empty(self) -> bool:
+        """Return whether there is certainly nothing in the store."""
+        return False
 
     @abc.abstractmethod
     def path(self, name: str) -> str | None:
@@ -81,6 +117,7 @@ class MemoryStore(Store):
         self._objects: dict[str, _Blocks] = {}
         self._lock = threading.Lock()
         self._provisioned = 0
+        self._identity = f"memory:{uuid.uuid4()}"
 
     def _put(self, name: str, item: _Blocks) -> None:
         before = self._objects.get(name)
@@ -105,6 +142,12 @@ class MemoryStore(Store):
         with self._lock:
             self._put(name, _Blocks(size_bytes, dict(self._get(source).blocks)))
 
+    def copy_all(self, copies: Sequence[Copy]) -> None:
+        with self._lock:
+            made = [(name, _Blocks(size, dict(self._get(source).blocks))) for source, name, size in copies]
+            for name, item in made:
+                self._put(name, item)
+
     def rename(self, name: str, new_name: str) -> bool:
         with self._lock:
             item = self._objects.pop(name, None)
@@ -112,6 +155,15 @@ class MemoryStore(Store):
                 return False
             self._provisioned -= item.size
             self._put(new_name, item)
+            return True
+
+    def adopt(self, name: str, new_name: str) -> bool:
+        with self._lock:
+            if name not in self._objects:
+                return False
+            if new_name in self._objects:
+                raise exception.AlreadyExists(resource="object", id=new_name)
+            self._objects[new_name] = self._objects.pop(name)
             return True
 
     def remove(self, name: str) -> bool:
@@ -153,15 +205,38 @@ class MemoryStore(Store):
                 item.blocks[index] = bytes(block)
                 position += len(part)
 
+    def pieces(self, name: str) -> Iterator[tuple[int, bytes]]:
+        with self._lock:
+            item = self._get(name)
+            size, blocks = item.size, sorted(item.blocks.items())
+        for index, data in blocks:
+            yield index * BLOCK, data[: size - index * BLOCK]
+
+    def identity(self) -> str:
+        return self._identity
+
     def entries(self) -> list[tuple[str, int]]:
         with self._lock:
             return [(name, item.size) for name, item in self._objects.items()]
+
+    def empty(self) -> bool:
+        return not self._objects
 
     def path(self, name: str) -> str | None:
         return None
 
     def provisioned(self) -> int:
         return self._provisioned
+
+
+def is_usable(name: object) -> bool:
+    """Return whether ``name``, which came from outside, can be an object's; it never leads out of a folder."""
+    if not isinstance(name, str) or name in ("", ".", "..") or "/" in name or "\0" in name:
+        return False
+    try:
+        return len(name.encode()) <= LONGEST_NAME
+    except UnicodeEncodeError:
+        return False
 
 
 def memory_store(name: str) -> MemoryStore:
@@ -173,18 +248,33 @@ def memory_store(name: str) -> MemoryStore:
 
 
 def forget_store(name: str) -> None:
-    """Drop a store and all that is in it."""
+    """Drop a store and all that is in it, and that of its replicas."""
     with _stores_lock:
         _stores.pop(name, None)
+        _stores.pop(name + REPLICA_SUFFIX, None)
 
 
 class FolderStore(Store):
-    """Objects as sparse files: they survive the end of the process, not a crash of the machine."""
+    """Objects as sparse files: they survive the end of the process, not a crash of the machine.
+
+    See :func:`folder_store`. Who writes to the files by other ways than this object is not held by :meth:`copy_all`.
+    """
 
     def __init__(self, path: str) -> None:
         self._folder = Folder(path, durable=False)
         self._lock = threading.Lock()
-        self._provisioned = sum(size for _name, size in self.entries())
+        self._instant = threading.Lock()
+        self._provisioned = 0
+        self.recount()
+
+    def in_place(self) -> bool:
+        """Return whether the folder is still the one that the path leads to."""
+        return self._folder.in_place()
+
+    def recount(self) -> None:
+        """Add up the sizes anew: another process may have changed the folder."""
+        with self._lock:
+            self._provisioned = sum(size for _name, size in self.entries())
 
     def _charge(self, size_bytes: int, name: str) -> None:
         with self._lock:
@@ -201,10 +291,30 @@ class FolderStore(Store):
         self._charge(size_bytes, name)
         self._folder.copy_sparse(source, name, size_bytes)
 
+    def copy_all(self, copies: Sequence[Copy]) -> None:
+        begun: list[str] = []
+        with self._instant:
+            try:
+                for source, name, size_bytes in copies:
+                    begun.append(name)
+                    self.copy(source, name, size_bytes)
+            except BaseException:
+                for name in begun:
+                    self.remove(name)
+                raise
+
     def rename(self, name: str, new_name: str) -> bool:
         if self._folder.size(name) is not None:
             self._charge(0, new_name)
         return self._folder.rename(name, new_name)
+
+    def adopt(self, name: str, new_name: str) -> bool:
+        with self._lock:
+            if self._folder.size(name) is None:
+                return False
+            if self._folder.size(new_name) is not None:
+                raise exception.AlreadyExists(resource="object", id=new_name)
+            return self._folder.rename(name, new_name)
 
     def remove(self, name: str) -> bool:
         self._charge(0, name)
@@ -218,7 +328,21 @@ class FolderStore(Store):
         return self._folder.read(name, offset, length)
 
     def write(self, name: str, offset: int, data: bytes) -> None:
-        self._folder.write(name, offset, data)
+        with self._instant:
+            self._folder.write(name, offset, data)
+
+    def pieces(self, name: str) -> Iterator[tuple[int, bytes]]:
+        with self._folder.opened(name, os.O_RDONLY) as fd:
+            position = 0
+            while (start := _next_data(fd, position)) is not None:
+                end = os.lseek(fd, start, os.SEEK_HOLE)
+                for position in range(start, end, MiB):
+                    yield position, os.pread(fd, min(MiB, end - position), position)
+                position = end
+
+    def identity(self) -> str:
+        status = os.stat(self._folder.path)
+        return f"folder:{socket.gethostname()}:{status.st_dev}:{status.st_ino}"
 
     def entries(self) -> list[tuple[str, int]]:
         return [(name, status.st_size) for name, status in self._folder.entries()]
@@ -228,3 +352,36 @@ class FolderStore(Store):
 
     def provisioned(self) -> int:
         return self._provisioned
+
+
+def folder_store(path: str) -> FolderStore:
+    """Return the store in that folder; drivers of one process share it, so that it counts and locks for all of them."""
+    key = os.path.realpath(path)
+    with _stores_lock:
+        found = _folders.get(key)
+        if found is not None and found.in_place():
+            found.recount()
+            return found
+        _folders[key] = made = FolderStore(path)
+        return made
+
+
+def copy_across(source: Store, name: str, destination: Store, new_name: str, size_bytes: int) -> None:
+    """Copy an object to another store, with zeros behind its bytes; one that has the new name is replaced.
+
+    :raises NotFound: there is no such object.
+    """
+    if source.size(name) is None:
+        raise exception.NotFound(resource="object", id=name)
+    destination.create(new_name, size_bytes)
+    for offset, data in source.pieces(name):
+        destination.write(new_name, offset, data)
+
+
+def _next_data(fd: int, position: int) -> int | None:
+    try:
+        return os.lseek(fd, position, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # nothing but a hole is left
+            return None
+        raise

@@ -20,7 +20,7 @@ from volmgr.drivers.file import FileDriver
 from volmgr.drivers.options import Configuration
 from volmgr.drivers.sim import SimDriver
 from volmgr.drivers.sim.store import forget_store
-from volmgr.types import MiB, Snapshot, Volume
+from volmgr.types import GiB, MiB, Snapshot, Volume
 
 GROUP = "volmgr.conformance"
 COMMAND_TIMEOUT = 60.0
@@ -72,13 +72,31 @@ class DriverFactory(abc.ABC):
         """
         return False
 
+    def foreign(self, driver: Any, name: str, size_bytes: int, data: bytes) -> bool:
+        """Put an object that is not ours where the driver stores, with ``data`` at its beginning.
+
+        :returns: False if there is no such thing for this driver.
+        """
+        return False
+
+    def image_location(self, driver: Any, data: bytes) -> Any:
+        """Return where a raw image of 1 GiB lies that begins with ``data`` and that the driver can clone, or None."""
+        return None
+
+    def neighbour(self, driver: Any, folder: pathlib.Path) -> Any:
+        """Return a driver of another backend, to which this one can move volumes by itself, or None."""
+        return None
+
 
 class _Sim(DriverFactory):
     def _options(self, folder: pathlib.Path) -> dict[str, Any]:
         return {"sim_store": str(folder)}
 
     def make(self, folder: pathlib.Path) -> SimDriver:
-        driver = SimDriver(configuration=Configuration(self._options(folder)), host=f"host@{self.name}")
+        return self._made(folder, f"host@{self.name}")
+
+    def _made(self, folder: pathlib.Path, host: str) -> SimDriver:
+        driver = SimDriver(configuration=Configuration(self._options(folder)), host=host)
         driver.do_setup(None)
         driver.check_for_setup_error()
         return driver
@@ -98,6 +116,17 @@ class _Sim(DriverFactory):
         driver.store.create(building, 5 * MiB)
         driver.store.write(building, 0, data)
         return True
+
+    def foreign(self, driver: Any, name: str, size_bytes: int, data: bytes) -> bool:
+        driver.put_foreign(name, size_bytes, data)
+        return True
+
+    def image_location(self, driver: Any, data: bytes) -> Any:
+        driver.put_foreign("image", GiB, data)
+        return "sim://image"
+
+    def neighbour(self, driver: Any, folder: pathlib.Path) -> Any:
+        return self._made(folder, "other@neighbour")
 
 
 class SimMemory(_Sim):

@@ -3,6 +3,9 @@
 
 from volmgr.testing.conformance.suite.test_contract import TestContract
 from volmgr.testing.conformance.suite.test_copies import TestClones, TestReverts, TestSnapshots
+from volmgr.testing.conformance.suite.test_groups import TestGroups
+from volmgr.testing.conformance.suite.test_manage import TestImagesAndMoves, TestManageable, TestManaging
+from volmgr.testing.conformance.suite.test_replicas import TestFailover, TestReplicas
 from volmgr.testing.conformance.suite.test_upkeep import TestObserving, TestTrash
 from volmgr.testing.conformance.suite.test_volumes import TestExtending, TestVolumes
 
@@ -10,7 +13,13 @@ __all__ = [
     "TestClones",
     "TestContract",
     "TestExtending",
+    "TestFailover",
+    "TestGroups",
+    "TestImagesAndMoves",
+    "TestManageable",
+    "TestManaging",
     "TestObserving",
+    "TestReplicas",
     "TestReverts",
     "TestSnapshots",
     "TestTrash",
