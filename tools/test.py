@@ -26,6 +26,8 @@ from tiers import TIERS, Tier
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "test"
 NO_TESTS_COLLECTED = 5
+#: how the conformance suite begins the reason of such a skip.
+NOT_APPLICABLE = "does not apply: "
 TIMED_OUT = 124
 GRACE_SECONDS = 10.0
 
@@ -35,6 +37,7 @@ class Result:
     """How one tier ended.
 
     :param skipped: a reason per skipped test.
+    :param not_applicable: tests about something that a driver does not have; no machine could run them.
     :param not_run: why the whole tier did not run, else None.
     :param complaint: what is wrong beyond failed tests, else None.
     """
@@ -43,6 +46,7 @@ class Result:
     passed: int = 0
     failed: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    not_applicable: int = 0
     not_run: str | None = None
     complaint: str | None = None
     seconds: float = 0.0
@@ -117,6 +121,8 @@ def read_report(result: Result, junit: Path) -> None:
         skipped = case.find("skipped")
         if case.find("failure") is not None or case.find("error") is not None:
             result.failed.append(name)
+        elif skipped is not None and skipped.get("message", "").startswith(NOT_APPLICABLE):
+            result.not_applicable += 1
         elif skipped is not None and skipped.get("type") != "pytest.xfail":
             result.skipped.append(f"{name}: {skipped.get('message', 'no reason given')}")
         else:

@@ -6,13 +6,21 @@ from __future__ import annotations
 import pathlib
 import uuid
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from volmgr.drivers.interfaces import supports
 from volmgr.testing.conformance.factories import DriverFactory
 from volmgr.types import ObservedObject, Snapshot, Volume
+
+NOT_APPLICABLE = "does not apply: "
+"""How the reason of a skip begins that says something of the driver, not of the machine: nothing could be tested."""
+
+
+def does_not_apply(reason: str) -> NoReturn:
+    """End the running test, which is about something that the driver does not have."""
+    pytest.skip(NOT_APPLICABLE + reason)
 
 
 @dataclass
@@ -57,12 +65,12 @@ class Bench:
         """Skip the test unless the driver supports all ``verbs``."""
         for verb in verbs:
             if not supports(self.driver, verb):
-                pytest.skip(f"{self.factory.name} does not support {verb}")
+                does_not_apply(f"{self.factory.name} does not support {verb}")
 
     def half_build(self, resource: Volume | Snapshot, data: bytes) -> None:
         """Leave a half-made building object, or skip the test where the driver has none."""
         if not self.factory.half_build(self.driver, resource, data):
-            pytest.skip(f"{self.factory.name} builds nothing under a building name")
+            does_not_apply(f"{self.factory.name} builds nothing under a building name")
 
     def seen(self, state: str | None = None) -> dict[str, ObservedObject]:
         """Return what the driver observes, by object id; skips where it cannot."""

@@ -13,7 +13,7 @@ import pytest
 
 from volmgr import exception, names
 from volmgr.drivers.interfaces import supports
-from volmgr.testing.conformance.bench import Bench
+from volmgr.testing.conformance.bench import Bench, does_not_apply
 from volmgr.testing.conformance.suite.test_copies import LATER
 from volmgr.testing.conformance.suite.test_volumes import DATA, zeros
 from volmgr.types import GiB, MiB, Volume
@@ -26,7 +26,7 @@ def _foreign(bench: Bench, size_bytes: int = GiB, data: bytes = DATA) -> dict[st
     """Return the reference of a volume that is not ours."""
     name = f"foreign{uuid.uuid4().hex[:8]}"
     if not bench.factory.foreign(bench.driver, name, size_bytes, data):
-        pytest.skip(f"{bench.factory.name} cannot be given foreign objects")
+        does_not_apply(f"{bench.factory.name} cannot be given foreign objects")
     return {"source-name": name}
 
 
@@ -196,7 +196,7 @@ class TestImagesAndMoves:
         bench.need("clone_image")
         location = bench.factory.image_location(bench.driver, DATA)
         if location is None:
-            pytest.skip(f"{bench.factory.name} holds no images")
+            does_not_apply(f"{bench.factory.name} holds no images")
         volume, meta = bench.volume(2), {"id": str(uuid.uuid4()), "disk_format": "raw"}
         for _ in range(2):
             update, cloned = bench.driver.clone_image(None, volume, location, meta, None)
@@ -219,7 +219,7 @@ class TestImagesAndMoves:
         bench.need("migrate_volume")
         neighbour = bench.factory.neighbour(bench.driver, bench.folder)
         if neighbour is None:
-            pytest.skip(f"{bench.factory.name} has no neighbours")
+            does_not_apply(f"{bench.factory.name} has no neighbours")
         volume = bench.created(data=DATA)
         for _ in range(2):
             moved, update = bench.driver.migrate_volume(None, volume, self._host(neighbour))
