@@ -140,7 +140,9 @@ class Worker:
         from volmgr.drivers import loader
 
         cls = loader.load(self.options.volume_driver)
-        return cls(configuration=self.options, host=self.host, target=self.target)
+        # Commands inherit the lock of this life, so that the next one can end what outlives it.
+        lock_fd = self.incarnation.fd
+        return cls(configuration=self.options, host=self.host, target=self.target, lock_fd=lock_fd)
 
     def _settings(self) -> Settings:
         conf, options = self.conf, self.options

@@ -21,17 +21,35 @@ from volmgr.testing.lab.loopgroup import read_device, write_device
 from volmgr.testing.waiting import wait_until
 from volmgr.types import GiB, MiB
 
+GROUP = "daemonlio"
+
+
+@pytest.fixture(params=["file", "lvm"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, Any]]:
+    """The options of a backend that stores volumes in a folder, or in a volume group of its own."""
+    if request.param == "file":
+        yield {"volume_driver": "file"}
+        return
+    image = tmp_path / "group.img"
+    image.touch()
+    os.truncate(image, 8 * GiB)  # sparse: only what is written takes memory
+    device = run("losetup", "--find", "--show", str(image)).strip()
+    run("vgcreate", "-q", "-y", GROUP, device)
+    yield {"volume_driver": "volmgr.drivers.lvm.LVMVolumeDriver", "volume_group": GROUP, "lvm_type": "thin"}
+    run("udevadm", "settle")
+    run("vgremove", "-q", "-f", "-y", GROUP)
+    run("losetup", "--detach", device)
+
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    """A daemon on files and LIO, with this guest's only CPU for everything."""
-    backend = {
-        "volume_driver": "file",
+def daemon(tmp_path: Path, storage: dict[str, Any]) -> Iterator[Daemon]:
+    """A daemon on LIO, with this guest's only CPU for everything."""
+    target = {
         "target_helper": "volmgr.targets.lio.LioTarget",
         "target_ip_address": "127.0.0.1",
         "target_port": 3270,
     }
-    made = Daemon(tmp_path, backend=backend)
+    made = Daemon(tmp_path, backend=storage | target)
     made.start()
     yield made
     made.stop()
@@ -50,11 +68,15 @@ def log_in(info: dict[str, Any]) -> contextlib.AbstractContextManager[Path]:
     return logged_in(export, lio.Chap(data["auth_username"], data["auth_password"]))
 
 
-def files(daemon: Daemon) -> list[Path]:
-    return [path for path in (daemon.state / "file").rglob("*") if path.is_file()]
+def stored(daemon: Daemon, storage: dict[str, Any]) -> list[str]:
+    """Return where volumes are, those that wait to be wiped too."""
+    if "volume_group" not in storage:
+        return [str(path) for path in (daemon.state / "file").rglob("*") if path.is_file()]
+    rows = [line.split() for line in run("lvs", "--noheadings", "-o", "lv_name,lv_attr", GROUP).splitlines()]
+    return [f"/dev/{GROUP}/{name}" for name, attributes in rows if not attributes.startswith("t")]  # t: a thin pool
 
 
-def test_bytes_over_the_daemon_s_death(daemon: Daemon) -> None:
+def test_bytes_over_the_daemon_s_death(daemon: Daemon, storage: dict[str, Any]) -> None:
     volume_id = str(uuid.uuid4())
     data = os.urandom(MiB)
     with daemon.client() as client:
@@ -70,13 +92,14 @@ def test_bytes_over_the_daemon_s_death(daemon: Daemon) -> None:
             write_device(disk, data[::-1], offset=16 * MiB)
             _extend_in_use(client, volume_id, disk)
             assert read_device(disk, MiB, offset=8 * MiB) == data
-        assert any(_has(path, data[::-1], 16 * MiB) for path in files(daemon))
+            (path,) = stored(daemon, storage)
+            assert _read(Path(path), MiB, 16 * MiB) == data[::-1]
         client.api.terminate_connection(client.context, volume_id, connector())
         with pytest.raises(CommandFailed), log_in(info):
             pytest.fail("access was not taken away")
         client.do("delete_volume", volume_id)
         assert lio.leftovers() == []
-        wait_until(lambda: not files(daemon), 30, "the file is wiped")
+        wait_until(lambda: not stored(daemon, storage), 30, "its space is wiped and free")
 
 
 def _extend_in_use(client: Client, volume_id: str, disk: Path) -> None:
@@ -86,7 +109,9 @@ def _extend_in_use(client: Client, volume_id: str, disk: Path) -> None:
     wait_until(lambda: int(size.read_text()) * 512 == 2 * GiB, 10, "the initiator sees the new size")
 
 
-def _has(path: Path, data: bytes, offset: int) -> bool:
+def _read(path: Path, length: int, offset: int) -> bytes:
+    if path.is_block_device():
+        return read_device(path, length, offset)
     with path.open("rb") as file:
         file.seek(offset)
-        return file.read(len(data)) == data
+        return file.read(length)

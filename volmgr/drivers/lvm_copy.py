@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Zeroes and copies block devices in bounded chunks, past the page cache, telling after each how far it is.
+
+What the storage can do by itself is left to it: zeros are made by unmapping where that is promised to read as zeros
+(fallocate(2) on a block device), else by the kernel (ioctl BLKZEROOUT), else written. It knows devices, not volumes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import mmap
+import os
+import struct
+import time
+from collections.abc import Callable, Iterator
+
+from volmgr import exception
+from volmgr.concurrency import offload
+from volmgr.types import MiB
+
+BLKZEROOUT = 0x127F
+FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 0x01, 0x02
+#: Bytes between two reports, where the storage makes zeros by itself, and where bytes are moved.
+UNMAP_CHUNK, ZERO_CHUNK, COPY_CHUNK = 1024 * MiB, 256 * MiB, 4 * MiB
+_CANNOT = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.ENODEV}
+_ZEROS = bytes(COPY_CHUNK)
+
+Progress = Callable[[float], None]
+
+
+class Pace:
+    """Keeps work below a number of bytes per second; 0 is no limit."""
+
+    def __init__(self, bytes_per_second: int) -> None:
+        self._limit = bytes_per_second
+        self._due = time.monotonic()
+
+    def chunk(self, longest: int) -> int:
+        """Return how much to do at once: at most ``longest`` bytes, hardly more than a second's."""
+        if not self._limit:
+            return longest
+        return min(longest, max(COPY_CHUNK, self._limit // COPY_CHUNK * COPY_CHUNK))
+
+    def spend(self, count: int) -> None:
+        """Wait until ``count`` more bytes may be used up."""
+        if self._limit:
+            now = time.monotonic()
+            self._due = max(now, self._due + count / self._limit)
+            time.sleep(self._due - now)
+
+
+@contextlib.contextmanager
+def opened(path: str, *, write: bool) -> Iterator[int]:
+    """Open a block device past the page cache; for writing exclusively, so that nothing mounted is ever hit.
+
+    :raises NotFound: it is not there. :raises Busy: something has it mounted or layered. :raises BackendDown: I/O error
+        inside the block.
+    """
+    flags = os.O_DIRECT | os.O_CLOEXEC | (os.O_RDWR | os.O_EXCL if write else os.O_RDONLY)
+    try:
+        fd = os.open(path, flags)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+    except OSError as error:
+        text = f"{path}: {error.strerror}"
+        if error.errno in (errno.ENOENT, errno.ENXIO):
+            raise exception.NotFound(text, resource="device", id=path) from error
+        if error.errno == errno.EBUSY:
+            raise exception.Busy(text, hint=f"See who has it open: fuser -v {path}", resource="device") from error
+        if error.errno == errno.ENOSPC:
+            raise exception.NoSpace(text, hint="Make the thin pool or the snapshot's space larger") from error
+        raise exception.BackendDown(text, hint="See: dmesg", errno=error.errno) from error
+
+
+def size_of(fd: int) -> int:
+    """Return the size of an open device in bytes."""
+    return os.lseek(fd, 0, os.SEEK_END)
+
+
+def unmap(path: str, progress: Progress) -> bool:
+    """Make a whole device read as zeros at once, if its storage can do that without writing them.
+
+    :returns: False if it cannot; then nothing is promised of its bytes.
+    """
+    with opened(path, write=True) as fd:
+        size = size_of(fd)
+        for start in range(0, size, UNMAP_CHUNK):
+            if not offload(_punch, fd, start, min(UNMAP_CHUNK, size - start)):
+                return False
+            progress(min(1.0, (start + UNMAP_CHUNK) / size))
+        offload(os.fsync, fd)
+    return True
+
+
+def zero(path: str, progress: Progress, *, start: int = 0, end: int | None = None, pace: Pace | None = None) -> None:
+    """Make a device read as zeros from ``start`` to ``end`` (bytes; all of it without).
+
+    :param progress: called with the fraction that is done after each chunk; what it raises stops the work.
+    """
+    if start == 0 and end is None and unmap(path, progress):
+        return
+    pace = pace or Pace(0)
+    with opened(path, write=True) as fd:
+        end = min(size_of(fd), end) if end is not None else size_of(fd)
+        position = start
+        while position < end:
+            length = min(pace.chunk(ZERO_CHUNK), end - position)
+            if not offload(_kernel_zeros, fd, position, length):
+                length = min(COPY_CHUNK, length)
+                offload(_write_zeros, fd, position, length)
+            position += length
+            progress((position - start) / (end - start))
+            pace.spend(length)
+        offload(os.fsync, fd)
+
+
+def copy(source: str, destination: str, length: int, progress: Progress, *, sparse: bool, pace: Pace) -> None:
+    """Copy the first ``length`` bytes of a device to another.
+
+    :param sparse: the destination reads as zeros already, so zeros are not written.
+    """
+    with opened(source, write=False) as source_fd, opened(destination, write=True) as fd:
+        length = min(length, size_of(source_fd))
+        with mmap.mmap(-1, COPY_CHUNK) as buffer:
+            for position in range(0, length, COPY_CHUNK):
+                count = min(COPY_CHUNK, length - position)
+                offload(_copy_chunk, source_fd, fd, buffer, position, count, sparse)
+                progress((position + count) / length)
+                pace.spend(count)
+        offload(os.fsync, fd)
+
+
+def _copy_chunk(source_fd: int, fd: int, buffer: mmap.mmap, position: int, count: int, sparse: bool) -> None:
+    with memoryview(buffer) as whole, whole[:count] as view:
+        done = 0
+        while done < count:
+            with view[done:] as rest:
+                got = os.preadv(source_fd, [rest], position + done)
+            if not got:
+                raise OSError(errno.EIO, "the source ended early")
+            done += got
+        if not (sparse and bytes(view) == _ZEROS[:count]):
+            _write_all(fd, view, position)
+
+
+def _write_zeros(fd: int, position: int, length: int) -> None:
+    with mmap.mmap(-1, length) as buffer, memoryview(buffer) as view:
+        _write_all(fd, view, position)
+
+
+def _write_all(fd: int, view: memoryview, position: int) -> None:
+    written = 0
+    while written < len(view):
+        with view[written:] as rest:
+            written += os.pwritev(fd, [rest], position + written)
+
+
+def _kernel_zeros(fd: int, start: int, length: int) -> bool:
+    try:
+        fcntl.ioctl(fd, BLKZEROOUT, struct.pack("=QQ", start, length))
+    except OSError as error:
+        if error.errno in _CANNOT:
+            return False
+        raise
+    return True
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_fallocate = _libc.fallocate64
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+def _punch(fd: int, start: int, length: int) -> bool:
+    """Unmap with the promise of zeros (block/fops.c: write-zeroes that may unmap, and never falls back to writing)."""
+    if _fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, length) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in _CANNOT:
+        return False
+    raise OSError(number, os.strerror(number))

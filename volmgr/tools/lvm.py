@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One LVM volume group: a report in one process, a change in one process, refusals as typed errors.
+
+It runs LVM's own commands and says what they did; what a logical volume is for, it does not know.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Sequence
+
+from volmgr import exception
+from volmgr.tools import lvm_errors as errors
+from volmgr.tools import lvm_report, process
+from volmgr.tools.lvm_report import Report
+
+LOG = logging.getLogger(__name__)
+
+#: lvm(8), "VALID NAMES".
+_NAME = re.compile(r"\A[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,126}\Z")
+#: All settings in one string: LVM takes ``--config`` only once in a command.
+_CONFIG = "activation/retry_deactivation=1"
+_RETRY_PAUSE = 0.5
+
+
+class VolumeGroup:
+    """The commands on one volume group. Each call is one process; its methods may be called from several threads.
+
+    :param name: of the group.
+    :param conf_file: the ``lvm.conf`` to use, None for the system's; the children alone get to know.
+    :param timeout: seconds that a command may take.
+    :param tries: how often a command that failed for a passing reason is run.
+    :param lock_fd: a descriptor that every command holds open while it runs, as its standard input: LVM closes all
+        other inherited descriptors at its start, and dmeventd, which it may leave running, closes this one too.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        conf_file: str | None = None,
+        timeout: float = 60.0,
+        tries: int = 3,
+        lock_fd: int | None = None,
+    ) -> None:
+        self.name = _checked(name)
+        self._environment = {} if conf_file is None else {"LVM_SYSTEM_DIR": os.path.dirname(conf_file)}
+        self._timeout = timeout
+        self._tries = max(1, tries)
+        self._lock_fd = lock_fd
+
+    def path(self, volume: str) -> str:
+        """Return the path of a logical volume's node; it is there while the volume is active."""
+        return f"/dev/{self.name}/{volume}"
+
+    # --- looking ------------------------------------------------------------------------------------------------
+
+    def report(self) -> Report:
+        """Return the whole group.
+
+        :raises GroupMissing: there is no such group.
+        """
+        command = lvm_report.arguments(self.name)
+        found = lvm_report.parse(self._run([*command[:2], "--config", _CONFIG, *command[2:]], again=True).stdout)
+        if found is None:
+            raise errors.GroupMissing(command="lvm fullreport", group=self.name)
+        return found
+
+    # --- making -------------------------------------------------------------------------------------------------
+
+    def create_thick(self, volume: str, size_bytes: int, tags: Sequence[str] = ()) -> None:
+        """Make a linear volume, active; its bytes are what was there before.
+
+        :raises LvExists: the name is taken. :raises GroupFull: there is no room.
+        """
+        # Wiped at its start, where signatures are: udev is told of it only afterwards.
+        self._change("lvcreate", "-Wy", "-Zy", *self._named(volume, tags), "-L", _bytes(size_bytes), self.name)
+
+    def create_thin(self, volume: str, size_bytes: int, pool: str, tags: Sequence[str] = ()) -> None:
+        """Make a thin volume, active; it reads as zeros.
+
+        :raises LvExists: the name is taken. :raises PoolFull: the pool is above LVM's own threshold.
+        """
+        where = ("--thinpool", f"{self.name}/{_checked(pool)}")
+        self._change("lvcreate", "-kn", *self._named(volume, tags), "-V", _bytes(size_bytes), *where)
+
+    def create_pool(self, pool: str, percent_of_free: int) -> None:
+        """Make a thin pool that zeroes what it hands out.
+
+        :raises LvExists: the name is taken. :raises GroupFull: there is no room.
+        """
+        size = ("-l", f"{percent_of_free}%FREE")
+        self._change("lvcreate", "-Zy", "-T", *size, f"{self.name}/{_checked(pool)}")
+
+    def snapshot(self, volume: str, origin: str, tags: Sequence[str] = (), space_bytes: int | None = None) -> None:
+        """Make a snapshot, active and writeable.
+
+        One that failed is not tried again: what it left may be of a later moment than the caller's.
+
+        :param space_bytes: for a thick origin: room for what changes, LVM takes no more than it can ever need.
+        :raises LvNotFound: the origin is not there. :raises LvExists: the name is taken.
+        """
+        space = ("-kn",) if space_bytes is None else ("-L", _bytes(space_bytes))
+        self._change(
+            "lvcreate", "-s", *space, *self._named(volume, tags), f"{self.name}/{_checked(origin)}", again=False
+        )
+
+    def _named(self, volume: str, tags: Sequence[str]) -> list[str]:
+        return ["-n", _checked(volume), *(word for tag in tags for word in ("--addtag", tag))]
+
+    # --- changing -----------------------------------------------------------------------------------------------
+
+    def rename(self, volume: str, new_name: str) -> None:
+        """Give a volume another name, in use or not.
+
+        :raises LvNotFound: it is not there. :raises LvExists: the new name is taken.
+        """
+        self._change("lvrename", self.name, _checked(volume), _checked(new_name), again=False)
+
+    def extend(self, volume: str, size_bytes: int, pe_ranges: Sequence[str] = ()) -> bool:
+        """Make a volume larger; returns False if it has that size already.
+
+        :param pe_ranges: the physical extents to take, ``/dev/sdb:10-19``; any without them.
+        :raises LvWouldShrink: it is larger already. :raises LvActiveOrigin: it has thick snapshots and is active.
+        """
+        try:
+            self._change("lvextend", "-L", _bytes(size_bytes), f"{self.name}/{_checked(volume)}", *pe_ranges)
+        except errors.LvSameSize:
+            return False
+        return True
+
+    def remove(self, volume: str) -> bool:
+        """Remove a volume, its thick snapshots with it; returns False if it was not there.
+
+        :raises LvInUse: something has it open.
+        """
+        try:
+            self._change("lvremove", f"{self.name}/{_checked(volume)}")
+        except errors.LvNotFound:
+            return False
+        return True
+
+    def split_snapshot(self, volume: str) -> None:
+        """Make the space of a thick snapshot a volume by itself, under the snapshot's name; its origin is free of it.
+
+        :raises LvInUse: something has it open.
+        """
+        self._change("lvconvert", "--splitsnapshot", f"{self.name}/{_checked(volume)}")
+
+    def activate(self, volume: str) -> None:
+        """Make a volume's node, also of one that is marked to be skipped."""
+        self._change("lvchange", "-ay", "-K", f"{self.name}/{_checked(volume)}")
+
+    def deactivate(self, volume: str) -> None:
+        """Take a volume's node away.
+
+        :raises LvInUse: something has it open.
+        """
+        self._change("lvchange", "-an", f"{self.name}/{_checked(volume)}")
+
+    def retag(self, volume: str, *, add: Sequence[str] = (), remove: Sequence[str] = ()) -> None:
+        """Add and remove tags; what is so already is success."""
+        words = [word for tag in add for word in ("--addtag", tag)]
+        words += [word for tag in remove for word in ("--deltag", tag)]
+        self._change("lvchange", *words, f"{self.name}/{_checked(volume)}")
+
+    # --- processes ----------------------------------------------------------------------------------------------
+
+    def _change(self, command: str, *words: str, again: bool = True) -> None:
+        self._run([command, "--yes", "--config", _CONFIG, *words], again=again)
+
+    def _run(self, argv: list[str], *, again: bool) -> process.Result:
+        """Run a command, more than once where its failure passes.
+
+        :param again: whether it may be run again after it crashed, when what it was to do may be done already.
+        """
+        command = argv[0] if argv[0] != "lvm" else " ".join(argv[:2])
+        for attempt in range(1, self._tries + 1):
+            done = process.run(argv, timeout=self._timeout, env=self._environment, stdin=self._lock_fd)
+            if done.status == 0:
+                return done
+            error = errors.classify(command, self.name, done.status, done.stderr)
+            passing = isinstance(error, errors.LvmLocked) or (again and isinstance(error, errors.LvmCrashed))
+            if not passing or attempt == self._tries:
+                raise error
+            LOG.warning("%s is run again (%d of %d): %s", command, attempt + 1, self._tries, error.message)
+            time.sleep(_RETRY_PAUSE * attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+
+def _checked(name: str) -> str:
+    """Return a name that LVM can have.
+
+    :raises Invalid: it cannot; a name with a slash or a leading hyphen would mean something else on a command line.
+    """
+    if not _NAME.match(name) or name in (".", ".."):
+        raise exception.Invalid(f"{name[:60]!r} cannot be a name in LVM", field="name")
+    return name
+
+
+def _bytes(size_bytes: int) -> str:
+    return f"{size_bytes}b"
