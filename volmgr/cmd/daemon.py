@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
 import sys
 import threading
+from typing import NoReturn
 
 from oslo_log import log as oslo_log
 
@@ -17,6 +19,10 @@ from volmgr.rpc.transport import get_transport
 from volmgr.service import Worker
 
 LOG = logging.getLogger(__name__)
+
+#: how long a stop lets operations run, and how long it may take in all.
+DRAIN_SECONDS = 10.0
+STOP_SECONDS = 20.0
 
 
 def run(argv: list[str]) -> int:
@@ -48,10 +54,27 @@ def run(argv: list[str]) -> int:
     while not stop.wait(3600):
         LOG.debug("Still serving %s", worker.host)
     systemd.notify(STOPPING=1)
-    drained = worker.stop()
+    guard = threading.Timer(STOP_SECONDS, _give_up)
+    guard.daemon = True
+    guard.start()
+    drained = worker.stop(DRAIN_SECONDS)
     LOG.info("Stopped%s", "" if drained else "; what still ran is taken up by the next start")
-    # Whatever is to last is in the journal. A library's thread that waits for a connection that is closed already must
-    # not keep the process: interpreters wait for their threads without an end.
+    _end()
+
+
+def _give_up() -> None:
+    """End a stop that does not end; where each thread waits is written for whoever looks into it."""
+    LOG.error("The stop took more than %d s; what still ran is taken up by the next start", STOP_SECONDS)
+    faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+    _end()
+
+
+def _end() -> NoReturn:
+    """End the process at once.
+
+    Whatever is to last is in the journal. A library's thread that waits for a connection that is closed already must
+    not keep the process: interpreters wait for their threads without an end.
+    """
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
