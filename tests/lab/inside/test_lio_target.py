@@ -286,37 +286,6 @@ def test_wiped_under_a_writing_initiator_is_rebuilt_without_an_error(target: Lio
     assert target.sync(spec) is False
 
 
-def test_storage_that_hangs_holds_nobody_for_ever(target: LioTarget, tmp_path: Path) -> None:
-    image = make_file(tmp_path)
-    device = run("losetup", "--find", "--show", str(image)).strip()
-    run("dmsetup", "create", "hanging", "--table", f"0 {SIZE // 512} linear {device} 0")
-    spec = make_spec(Path("/dev/mapper/hanging"), initiator.initiator_name())
-    hasty = LioTarget(dataclasses.replace(target.config, timeout=1.0))
-    hasty.sync(spec)
-    free = make_spec(image, ONE)
-    with disk_of(spec) as disk:
-        command = [sys.executable, "-I", "-S", "-c", WRITER, str(disk)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
-            wait_until(lambda: int.from_bytes(stored(image, BLOCK)[:8], "big") > 10, 20, "the writer writes")
-            run("dmsetup", "suspend", "--nolockfs", "hanging")
-            with pytest.raises(exception.Timeout, match="did not finish"):
-                hasty.sync(dataclasses.replace(spec, grants=()))
-            with pytest.raises(exception.Timeout, match="busy"):
-                hasty.sync(dataclasses.replace(spec, grants=()))
-            # Others go on meanwhile.
-            assert hasty.sync(free) is True
-            assert "DIRECT_ACCESS" in ask(hasty, free)
-            run("dmsetup", "resume", "hanging")
-            wait_until(lambda: hasty.sync(spec) or True, 20, "it goes on", retry_on=exception.Timeout)
-            assert hasty.sync(spec) is False
-            before = int.from_bytes(stored(image, BLOCK)[:8], "big")
-            wait_until(lambda: int.from_bytes(stored(image, BLOCK)[:8], "big") > before, 20, "the writer writes again")
-            writer.communicate(b"stop\n", timeout=30)
-    hasty.stop(and_exports=True)
-    run("dmsetup", "remove", "hanging")
-    run("losetup", "--detach", device)
-
-
 def test_half_made_is_completed_after_any_step(target: LioTarget, file: Path) -> None:
     spec = make_spec(file, ONE)
     tree = Configfs()
