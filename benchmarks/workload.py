@@ -6,6 +6,7 @@ Each function runs in an agent, with the state that the agent keeps. This module
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 import uuid
@@ -129,14 +130,27 @@ def stop_creating(state: dict[str, Any]) -> None:
         thread.join(120)
 
 
-def initialize(state: dict[str, Any], ids: list[str], calls: int, callers: int) -> dict[str, Any]:
+def processor_ms(pid: int) -> float:
+    """Return the processor time that a process's main thread has used, in ms; finer than the ticks of ``stat``."""
+    with open(f"/proc/{pid}/schedstat") as file:
+        return int(file.read().split()[0]) / 1e6
+
+
+def initialize(
+    state: dict[str, Any], ids: list[str], calls: int, callers: int, worker: int, seconds: float = 0.0
+) -> dict[str, Any]:
     """Call ``initialize_connection`` for an initiator that is new, then ``terminate_connection`` for it, and so on.
 
-    :param ids: volumes; a caller has some for itself.
-    :returns: ``times`` of the former in ms, ``rate`` of both kinds and all callers together in calls per second.
+    :param ids: volumes; a caller has some for itself. :param calls: at least so many. :param seconds: at least so long.
+    :param worker: the process id of the daemon's worker.
+    :returns: ``times`` of the former in ms, ``busy``: the worker's processor time during each in ms, ``rate`` of both
+        kinds and all callers together in calls per second.
     """
-    client, times = state["client"], []
-    todo = iter(range(calls))
+    client, times, busy = state["client"], [], []
+    start = time.perf_counter()
+    todo = itertools.takewhile(
+        lambda turn: turn < calls or time.perf_counter() - start < seconds, itertools.count()
+    )
 
     def caller(number: int) -> None:
         own = ids[number::callers]
@@ -144,11 +158,11 @@ def initialize(state: dict[str, Any], ids: list[str], calls: int, callers: int) 
             volume_id = own[turn % len(own)]
             name = f"iqn.1993-08.org.debian:01:{uuid.uuid4().hex[:12]}"
             connector = {"initiator": name, "ip": "127.0.0.1", "host": "compute"}
-            start = time.perf_counter()
+            used, begun = processor_ms(worker), time.perf_counter()
             client.api.initialize_connection(client.context, volume_id, connector)
-            times.append((time.perf_counter() - start) * 1000)
+            times.append((time.perf_counter() - begun) * 1000)
+            busy.append(processor_ms(worker) - used)
             client.api.terminate_connection(client.context, volume_id, connector)
 
-    start = time.perf_counter()
     _together(callers, caller)
-    return {"times": times, "rate": 2 * calls / (time.perf_counter() - start)}
+    return {"times": times, "busy": busy, "rate": 2 * len(times) / (time.perf_counter() - start)}

@@ -134,11 +134,13 @@ class Exports:
         self.validate(connector)
         peer = peer_key(connector, self.protocol)
         with self.locks.hold(resource_id):
-            with self.database.reader() as conn:
-                found = self._wanted(conn, kind, resource_id)
-            self._here(found)
-            grant = _granted(found, peer, attachment_id, mode)
-            if grant is None or change is not None:
+            grant = None
+            if change is None:  # what has something to write anyway need not look first
+                with self.database.reader() as conn:
+                    found = self._wanted(conn, kind, resource_id)
+                self._here(found)
+                grant = _granted(found, peer, attachment_id, mode)
+            if grant is None:
                 found, grant = self.database.retrying(
                     lambda: self._grant(kind, resource_id, connector, peer, check, mode, attachment_id, change)
                 )
@@ -157,7 +159,7 @@ class Exports:
         attachment_id: str,
         change: Change | None,
     ) -> tuple[rows.Wanted, types.Grant]:
-        with self.database.writer() as conn:
+        with self.database.writer(urgent=True) as conn:
             found = self._wanted(conn, kind, resource_id, lock=True)
             self._here(found)
             check(found.resource)
@@ -235,7 +237,7 @@ class Exports:
         peer = peer_key(connector, self.protocol) if connector is not None else None
 
         def revoke() -> tuple[rows.Wanted | None, int]:
-            with self.database.writer() as conn:
+            with self.database.writer(urgent=True) as conn:
                 found = rows.wanted(conn, kind, resource_id, lock=True)
                 if found is None:
                     return None, 0
@@ -275,7 +277,7 @@ class Exports:
         :raises Conflict: somebody is still granted access.
         """
         with self.locks.hold(resource_id):
-            with self.database.writer() as conn:
+            with self.database.writer(urgent=True) as conn:
                 found = rows.wanted(conn, kind, resource_id, lock=True)
                 if found is None or found.export is None:
                     return False

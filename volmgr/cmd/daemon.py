@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -45,6 +46,7 @@ def run(argv: list[str]) -> int:
             )
         worker = Worker(conf, backends[0], killpoint=killpoints.from_environment())
         worker.open()
+        _freeze()
         worker.start(get_transport(conf, conf.transport_url))
     except exception.VolmgrError as error:
         LOG.error("volmgr-volume cannot start: %s", error)
@@ -60,6 +62,13 @@ def run(argv: list[str]) -> int:
     drained = worker.stop(DRAIN_SECONDS)
     LOG.info("Stopped%s", "" if drained else "; what still ran is taken up by the next start")
     _end()
+
+
+def _freeze() -> None:
+    """Leave what is loaded by now out of garbage collection: a full one would hold up every request for 50 ms."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def _give_up() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from volmgr import concurrency
@@ -11,6 +12,7 @@ from volmgr import concurrency
 def main(argv: list[str] | None = None) -> int:
     """Run the daemon until SIGTERM or SIGINT; returns the exit status: 0 drained, 1 could not start, 2 bad usage."""
     arguments = sys.argv[1:] if argv is None else argv
+    gc.disable()  # until all is loaded: what is loaded stays
     try:
         concurrency.setup(concurrency.choose(concurrency.config_files_of(arguments)))
     except ValueError as error:

@@ -107,7 +107,10 @@ def _drop_statement(resource: str) -> sa.sql.dml.Update:
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why a claim could not be taken: the resource's status, and who holds it."""
+    """Why a claim could not be taken: the resource's status, and who holds it.
+
+    :ivar snapshots: how many a volume has. :ivar leaving: how many of those are being deleted.
+    """
 
     status: str
     project_id: str | None
@@ -115,6 +118,7 @@ class Obstacle:
     snapshots: int
     attachments: int
     host: str | None = None
+    leaving: int = 0
 
 
 def obstacle(conn: Connection, claim: Any) -> Obstacle | None:
@@ -127,10 +131,13 @@ def obstacle(conn: Connection, claim: Any) -> Obstacle | None:
     unfinished = operations.c.state.in_(states.UNFINISHED)
     mine = sa.type_coerce(operations.c.claims, sa.Text).contains(claim.id)
     holders = conn.execute(sa.select(operations).where(unfinished, mine).order_by(operations.c.created_at)).all()
-    counts = [0, 0]
+    statuses: list[str] = []
+    attachments = 0
     if claim.resource == "volume":
-        for index, table in enumerate((models.snapshots, models.attachments)):
-            count = sa.select(sa.func.count()).select_from(table).where(table.c.volume_id == claim.id)
-            counts[index] = int(conn.execute(count).scalar_one())
+        children, users = models.snapshots, models.attachments
+        statuses = list(conn.execute(sa.select(children.c.status).where(children.c.volume_id == claim.id)).scalars())
+        count = sa.select(sa.func.count()).select_from(users).where(users.c.volume_id == claim.id)
+        attachments = int(conn.execute(count).scalar_one())
     held_by = tuple(records.operation(item) for item in holders)
-    return Obstacle(found.status, found.project_id, held_by, counts[0], counts[1], found.host)
+    leaving = statuses.count("deleting")
+    return Obstacle(found.status, found.project_id, held_by, len(statuses), attachments, found.host, leaving)

@@ -36,6 +36,7 @@ from volmgr.db.faults import (
     rolled_back,
     translate,
 )
+from volmgr.db.turns import Turns
 
 __all__ = [
     "CommitUnknown",
@@ -104,7 +105,7 @@ class Database:
         self.kind = self._settings.kind
         self.name = self.url.render_as_string(hide_password=True)
         self.path = self.url.database if self.kind == "sqlite" else None
-        self._write_lock = threading.Lock() if self.kind == "sqlite" else None
+        self._turns = Turns() if self.kind == "sqlite" else None
         self._lock_owner: int | None = None
         self.engine = self._make_engine(pool_size)
 
@@ -159,16 +160,17 @@ class Database:
         if not alive:
             raise sa.exc.DisconnectionError("the connection died in the pool")
 
-    def writer(self) -> Transaction:
+    def writer(self, *, urgent: bool = False) -> Transaction:
         """Return a context manager whose value is a connection inside one transaction that may write.
 
         Committed at the end, rolled back on any exception. On SQLite writers take turns, so do not wait for anything
         inside; a second writer inside the first is an error at once.
 
+        :param urgent: a caller waits for the outcome: it goes before writers that nobody waits for.
         :raises DatabaseBusy, DatabaseDown, DatabaseFull: nothing was changed.
         :raises CommitUnknown: the connection broke at COMMIT.
         """
-        return Transaction(self, write=True)
+        return Transaction(self, write=True, urgent=urgent)
 
     def reader(self) -> Transaction:
         """Return a context manager whose value is a connection inside one transaction that only reads.
@@ -229,19 +231,19 @@ class Database:
                 ) from error
             raise translated from error
 
-    def _lock(self) -> None:
-        if self._write_lock is None:
+    def _lock(self, urgent: bool) -> None:
+        if self._turns is None:
             return
         if self._lock_owner == threading.get_ident():
             raise RuntimeError("a writer inside a writer of the same thread would wait for itself")
-        if not self._write_lock.acquire(timeout=self.busy_timeout):
+        if not self._turns.acquire(self.busy_timeout, urgent=urgent):
             raise DatabaseBusy(database=self.name)
         self._lock_owner = threading.get_ident()
 
     def _unlock(self) -> None:
-        if self._write_lock is not None:
+        if self._turns is not None:
             self._lock_owner = None
-            self._write_lock.release()
+            self._turns.release()
 
     def _begin(self, conn: Connection, write: bool) -> None:
         if self.kind == "sqlite":
@@ -257,17 +259,18 @@ class Database:
 class Transaction:
     """One transaction; made by :meth:`Database.writer` and :meth:`Database.reader`."""
 
-    __slots__ = ("_conn", "_db", "_write")
+    __slots__ = ("_conn", "_db", "_urgent", "_write")
 
-    def __init__(self, db: Database, write: bool) -> None:
+    def __init__(self, db: Database, write: bool, urgent: bool = False) -> None:
         self._db = db
         self._write = write
+        self._urgent = urgent
         self._conn: Connection | None = None
 
     def __enter__(self) -> Connection:
         db = self._db
         if self._write:
-            db._lock()
+            db._lock(self._urgent)
         try:
             conn = self._conn = db._connect()
             try:

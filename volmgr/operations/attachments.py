@@ -82,7 +82,7 @@ class Attachments:
         """Keep a volume for an instance; a repeat with the same id is the same attachment."""
 
         def write() -> types.Attachment:
-            with self.database.writer() as conn:
+            with self.database.writer(urgent=True) as conn:
                 volume = self._volume(conn, volume_id)
                 present = attachments.of_volume(conn, volume_id)
                 if (same := _same(present, attachment_id)) is not None:
@@ -126,7 +126,7 @@ class Attachments:
         """Record that an attachment's instance uses the volume."""
 
         def write() -> types.Attachment:
-            with self.database.writer() as conn:
+            with self.database.writer(urgent=True) as conn:
                 record = attachments.get(conn, attachment_id)
                 if record is None:
                     raise exception.AttachmentNotFound(id=attachment_id)
@@ -176,7 +176,7 @@ class Attachments:
             raise exception.Invalid("instance_uuid or host_name is missing", field="instance_uuid")
 
         def write() -> types.Attachment:
-            with self.database.writer() as conn:
+            with self.database.writer(urgent=True) as conn:
                 volume = self._volume(conn, volume_id)
                 present = attachments.of_volume(conn, volume_id)
                 now = self.clock.now()
@@ -217,7 +217,7 @@ class Attachments:
             return self._detach_all(volume_id)
 
         def write() -> str | None:
-            with self.database.writer() as conn:
+            with self.database.writer(urgent=True) as conn:
                 self._volume(conn, volume_id)
                 present = attachments.of_volume(conn, volume_id)
                 chosen = _same(present, attachment_id) if attachment_id else (present[0] if present else None)

@@ -39,6 +39,8 @@ def judge(
     for verdict in (Policy.CONFLICT, Policy.SAME, Policy.WAIT):
         if verdict in verdicts:
             return verdict, verdicts[verdict]
+    if claim.childless and 0 < obstacle.snapshots == obstacle.leaving:
+        return Policy.WAIT, None  # they are all on their way out
     return Policy.CONFLICT, None
 
 

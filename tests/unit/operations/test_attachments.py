@@ -142,7 +142,7 @@ def test_attachment_update_keeps_its_budget(rig: Rig) -> None:
     rig.attachments.reserve(attachment_id, volume_id, None, "rw")
     with rig.database.counting() as count:
         rig.attachments.connect(attachment_id, volume_id, CONNECTOR)
-    assert count.transactions <= 3
+    assert count.transactions <= 2
     assert count.statements <= 10
 
 

@@ -203,6 +203,34 @@ def test_a_volume_with_snapshots_is_refused_and_cascade_takes_them(rig: Rig) -> 
     assert list(rig.driver.observe()) == []
 
 
+def test_a_delete_waits_for_snapshots_that_are_being_deleted(rig: Rig) -> None:
+    volume_id, first, second = make(rig), new_id(), new_id()
+    for snapshot_id in (first, second):
+        rig.do(snapshots.CreateSnapshot, volume_id=volume_id, snapshot_id=snapshot_id)
+    rig.submit(snapshots.DeleteSnapshot, snapshot_id=first)
+    with pytest.raises(exception.VolumeHasSnapshots):
+        rig.submit(volumes.DeleteVolume, volume_id=volume_id)
+    rig.submit(snapshots.DeleteSnapshot, snapshot_id=second)
+    waiting = rig.submit(volumes.DeleteVolume, volume_id=volume_id)
+    assert waiting["state"] == "queued"
+    rig.run()
+    assert rig.dispatcher.get(waiting["operation_id"]).state == "done"
+    assert rig.rows(models.volumes) == [] and quota(rig) == (0, 0, 0)
+
+
+def test_a_delete_that_waited_for_a_snapshot_that_stays_is_refused(rig: Rig) -> None:
+    volume_id, snapshot_id = make(rig), new_id()
+    rig.do(snapshots.CreateSnapshot, volume_id=volume_id, snapshot_id=snapshot_id)
+    rig.driver.faults.fail("trash_snapshot", exception.Inconsistent("broken"))
+    rig.submit(snapshots.DeleteSnapshot, snapshot_id=snapshot_id)
+    waiting = rig.submit(volumes.DeleteVolume, volume_id=volume_id)
+    rig.run()
+    ended = rig.dispatcher.get(waiting["operation_id"])
+    assert ended.state == "failed" and ended.error is not None
+    assert ended.error["code"] == exception.VolumeHasSnapshots.code
+    assert volume(rig, volume_id)["status"] == "available"
+
+
 def test_revert_brings_the_bytes_back_and_keeps_the_serial(rig: Rig) -> None:
     volume_id, snapshot_id = make(rig), new_id()
     (before,) = rig.rows(models.objects)
