@@ -84,6 +84,10 @@ class Dispatcher:
             if not self.backend.driver.supports(verb):
                 raise exception.Unsupported(verb=verb, hint=f"The driver {type(self.backend.driver).__name__} cannot")
         key = request_key(context, cls.verb, arguments)
+        if operation.asks:
+            if (joined := self._joined(key, cls.verb, context)) is not None:
+                return joined
+            operation.ask(self.backend, lambda volume_id: self._visible(volume_id, context))
         operation_id = str(uuid.uuid4())
         row = self._row(operation, operation_id, key, context, claimed=True)
         self._killpoint(f"{cls.verb}/-/received")
@@ -187,6 +191,10 @@ class Dispatcher:
             "created_at": now,
             "started_at": now if at_once else None,
         }
+
+    def _visible(self, volume_id: str, context: RequestContext) -> types.Volume:
+        with self.database.reader() as conn:
+            return self._admitting(conn, "", context).peek_volume(volume_id)
 
     def _joined(self, key: str, verb: str, context: RequestContext) -> dict[str, Any] | None:
         with self.database.reader() as conn:
@@ -319,6 +327,7 @@ class Dispatcher:
                 incarnation=self.incarnation,
             ))
         return got
+
     def _start(self, record: types.OperationRecord) -> bool:
         if record.lane == Lane.BULK and sum(lane == Lane.BULK for lane in self._lanes.values()) >= self.bulk_slots:
             return False

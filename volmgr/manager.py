@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import oslo_messaging
 
 from volmgr import validate
+from volmgr.operations import manage_existing as managing
 from volmgr.operations import snapshots, volumes
 from volmgr.readers import FILTERS, Readers
 from volmgr.rpc.endpoint import answered, connects, journalled
@@ -30,6 +31,14 @@ _name = optional(validate.name)
 _page = {
     "marker": optional(uuid),
     "limit": optional(validate.integer(1, validate.MAX_LIMIT)),
+    "sort_dirs": optional(validate.sort_list("asc", "desc")),
+}
+_manageable: dict[str, validate.Check] = {
+    "host": optional(validate.host),
+    "marker": optional(validate.name),
+    "limit": optional(validate.integer(1, validate.MAX_LIMIT)),
+    "offset": optional(validate.integer(0, 2**31 - 1)),
+    "sort_keys": optional(validate.sort_list("size", "reference")),
     "sort_dirs": optional(validate.sort_list("asc", "desc")),
 }
 
@@ -83,8 +92,9 @@ class VolumeManager(SchedulerDependentManager):
         """What is done once requests are served: exports are rebuilt in the background."""
         self.worker.init_host_with_rpc()
 
-    def is_working(self) -> bool:
-        """Return whether the backend accepts requests."""
+    @answered()
+    def is_working(self, context: RequestContext) -> bool:
+        """Return whether the backend is set up."""
         return self.worker.is_working()
 
     def ready(self) -> None:
@@ -172,6 +182,39 @@ class VolumeManager(SchedulerDependentManager):
         """Take a volume back to one of its snapshots."""
         arguments = {"volume_id": volume_id, "snapshot_id": snapshot_id}
         return self.worker.submit(context, snapshots.RevertToSnapshot, arguments)
+
+    # --- storage that was there before ----------------------------------------------------------------------------
+
+    @journalled
+    def manage_existing(
+        self, context: RequestContext, volume_id: str, ref: dict[str, str], **properties: Any
+    ) -> dict[str, Any]:
+        """Make existing storage, as the backend names it, a volume."""
+        return self.worker.submit(context, managing.ManageExisting, {"volume_id": volume_id, "ref": ref, **properties})
+
+    @journalled
+    def manage_existing_snapshot(
+        self, context: RequestContext, snapshot_id: str, ref: dict[str, str], **properties: Any
+    ) -> dict[str, Any]:
+        """Make existing storage, as the backend names it, a snapshot of a volume."""
+        arguments = {"snapshot_id": snapshot_id, "ref": ref, **properties}
+        return self.worker.submit(context, managing.ManageExistingSnapshot, arguments)
+
+    @answered(**_manageable)
+    def get_manageable_volumes(
+        self, context: RequestContext, host: str | None = None, marker: str | None = None, limit: int | None = None,
+        offset: int | None = None, sort_keys: Any = None, sort_dirs: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Return a page of what the backend has and whether it could be managed."""
+        return self.readers.manageable("volume", context, host, marker, limit, offset, sort_keys, sort_dirs)
+
+    @answered(**_manageable)
+    def get_manageable_snapshots(
+        self, context: RequestContext, host: str | None = None, marker: str | None = None, limit: int | None = None,
+        offset: int | None = None, sort_keys: Any = None, sort_dirs: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Return a page of the snapshots that the backend has and whether they could be managed."""
+        return self.readers.manageable("snapshot", context, host, marker, limit, offset, sort_keys, sort_dirs)
 
     # --- attachments ----------------------------------------------------------------------------------------------
 

@@ -191,6 +191,35 @@ class Readers:
                 return item
         raise exception.NotFound(resource="backend", id=host)
 
+    def manageable(
+        self,
+        noun: str,
+        context: RequestContext,
+        host: str | None,
+        marker: str | None,
+        limit: int | None,
+        offset: int | None,
+        sort_keys: list[str] | None,
+        sort_dirs: list[str] | None,
+    ) -> list[dict[str, Any]]:
+        """Return a page of what the backend has of a noun, each with whether it could be managed.
+
+        :raises Forbidden: the caller is no administrator. :raises Moved: ``host`` is another worker's.
+        :raises Unsupported: the driver cannot list it.
+        """
+        if context.scope is not None:
+            raise exception.Forbidden(hint="Ask an administrator: the list shows the storage of everybody")
+        if host is not None and names.service_of(host) != self.worker.host:
+            raise exception.Moved(host=names.service_of(host))
+        driver, verb = self.worker.driver, f"get_manageable_{noun}s"
+        if not driver.supports(verb):
+            raise exception.Unsupported(verb=verb, hint=f"The driver {type(driver).__name__} cannot")
+        self.worker.ready()
+        with self.worker.database.reader() as conn:
+            known = listing.of_worker(conn, noun, self.worker.host)
+        found: list[dict[str, Any]] = getattr(driver, verb)(known, marker, limit, offset, sort_keys, sort_dirs)
+        return found
+
     def why(self, context: RequestContext, resource_id: str) -> dict[str, Any]:
         """Return one screen about a resource: SQL, journal, grants, one look at the backend, the next command."""
         with self.worker.database.reader() as conn:

@@ -90,6 +90,41 @@ class Delete(base.Deleter):
         self.submit(parsed, "delete_snapshot", snapshot_id=snapshot_id, unmanage_only=parsed.unmanage or None)
 
 
+class Manage(base.WaitShow):
+    """Make storage that a backend has already a snapshot of a volume."""
+
+    wait_default = True
+
+    def get_parser(self, prog_name: str) -> Parser:
+        parser = super().get_parser(prog_name)
+        volume.add_volume(parser)
+        parser.add_argument("source", help="name of the storage in the backend, see: volmgr snapshot manageable")
+        parser.add_argument("name", nargs="?", help="name of the snapshot; it need not be unique")
+        parser.add_argument("--id", type=base.an_id, metavar="UUID", help="id of the snapshot (default: a random one)")
+        parser.add_argument("--description", metavar="TEXT", help="text for people")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        given = parsed_args
+        snapshot_id = base.new_id(given.id)
+        self.submit(
+            given,
+            "manage_existing_snapshot",
+            snapshot_id=snapshot_id,
+            volume_id=self.session.find("volume", given.volume),
+            ref={"source-name": given.source},
+            name=given.name,
+            description=given.description,
+        )
+        return self.fields(self.session.call("get_snapshot", snapshot_id=snapshot_id))
+
+
+class Manageable(volume.Manageable):
+    """List the snapshots that a backend has and whether they could be managed."""
+
+    noun = "snapshot"
+
+
 class Why(volume.Why):
     """Say why a snapshot is in the state that it is in."""
 

@@ -171,6 +171,61 @@ class Delete(base.Deleter):
         )
 
 
+class Manage(base.WaitShow):
+    """Make storage that a backend has already a volume."""
+
+    wait_default = True
+
+    def get_parser(self, prog_name: str) -> Parser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("source", help="name of the storage in the backend, see: volmgr volume manageable")
+        parser.add_argument("name", nargs="?", help="name of the volume; it need not be unique")
+        parser.add_argument("--id", type=base.an_id, metavar="UUID", help="id of the volume (default: a random one)")
+        parser.add_argument("--host", metavar="HOST", help="host@backend that has the storage")
+        parser.add_argument("--type", metavar="TYPE", help="volume type")
+        parser.add_argument("--description", metavar="TEXT", help="text for people")
+        parser.add_argument("--bootable", action="store_true", help="an instance can start from it")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        given = parsed_args
+        volume_id = base.new_id(given.id)
+        self.submit(
+            given,
+            "manage_existing",
+            volume_id=volume_id,
+            ref={"source-name": given.source},
+            host=given.host,
+            volume_type=given.type,
+            name=given.name,
+            description=given.description,
+            bootable=given.bootable or None,
+        )
+        return self.fields(self.session.call("get_volume", volume_id=volume_id))
+
+
+class Manageable(base.Lister):
+    """List what a backend has and whether it could be managed."""
+
+    noun = "volume"
+    shown = ("source", "size", "safe_to_manage", "reason_not_safe", "id")
+
+    def get_parser(self, prog_name: str) -> Parser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("host", help="host@backend, see: volmgr backend list")
+        parser.add_argument("--marker", metavar="NAME", help="start behind this storage")
+        parser.add_argument("--limit", type=base.positive, metavar="N", help="at most so many rows")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        given = parsed_args
+        found = self.session.call(
+            f"get_manageable_{self.noun}s", host=given.host, marker=given.marker, limit=given.limit
+        )
+        rows = [{"source": item["reference"].get("source-name"), "id": item["cinder_id"], **item} for item in found]
+        return self.table(given, rows)
+
+
 class Undelete(base.WaitShow):
     """Bring a deleted volume back."""
 

@@ -202,12 +202,18 @@ class Admitting:
         row["metadata"] = row["metadata"] or {}
         self._volumes[volume_id] = types.Volume(**row)
 
-    def insert_snapshot(self, snapshot_id: str, of: types.Volume, **columns: Any) -> None:
-        """Make a snapshot's row and its first object, held by this operation."""
+    def insert_snapshot(
+        self, snapshot_id: str, of: types.Volume, *, size: int | None = None, **columns: Any
+    ) -> None:
+        """Make a snapshot's row and its first object, held by this operation.
+
+        :param size: GiB, if it is not the volume's.
+        """
+        size = size or of.size
         values = {
             "id": snapshot_id,
             "volume_id": of.id,
-            "volume_size": of.size,
+            "volume_size": size,
             "status": "creating",
             "host": of.host,
             "project_id": of.project_id,
@@ -220,7 +226,7 @@ class Admitting:
         }
         self.conn.execute(_INSERT_SNAPSHOT, values)
         self.held.append({"resource": "snapshot", "id": snapshot_id, "exclusive": True})
-        row = {**_EMPTY_SNAPSHOT, **values, "serial": self.insert_object("snapshot", snapshot_id, snapshot_id, of.size)}
+        row = {**_EMPTY_SNAPSHOT, **values, "serial": self.insert_object("snapshot", snapshot_id, snapshot_id, size)}
         row["metadata"] = row["metadata"] or {}
         self._snapshots[snapshot_id] = types.Snapshot(**row, volume=of)
 

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from volmgr import exception
+from volmgr import exception, types
 from volmgr.db import models, records
 
 VOLUME_SORT = ("created_at", "id", "display_name", "size", "status", "host", "updated_at")
@@ -89,6 +89,18 @@ def operations(conn: Connection, page: Page) -> list[dict[str, Any]]:
     """Return a page of operations."""
     rows = conn.execute(_paged(sa.select(models.operations), models.operations, page))
     return [records.operation_view(records.operation(row)) for row in rows]
+
+
+def of_worker(conn: Connection, noun: str, host: str) -> list[types.Volume] | list[types.Snapshot]:
+    """Return the records of all volumes or snapshots of one worker, for its driver, in one statement.
+
+    :param host: ``host@backend``; its pools count.
+    """
+    table = models.volumes if noun == "volume" else models.snapshots
+    here = (table.c.host == host) | table.c.host.startswith(f"{host}#", autoescape=True)
+    if noun == "volume":
+        return [records.volume(row) for row in conn.execute(_VOLUMES.where(here))]
+    return [records.snapshot(row) for row in conn.execute(_SNAPSHOTS.where(here))]
 
 
 _VOLUMES = sa.select(*records.VOLUME_COLUMNS, models.objects.c.serial).select_from(

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from volmgr.context import RequestContext
     from volmgr.db.admission import Admitting
     from volmgr.db.closing import Closing
-    from volmgr.tasks import Task
+    from volmgr.tasks import Backend, Task
+    from volmgr.types import Volume
 
 MACHINES = {"volume": states.VOLUME, "snapshot": states.SNAPSHOT}
 
@@ -151,7 +152,7 @@ class Operation(abc.ABC, Generic[A]):
     :cvar verb: its name on the wire and in the journal. :cvar version: a worker runs only versions that it knows.
     :cvar args: the class of its arguments. :cvar resource: the noun of :meth:`resource_id`.
     :cvar needs: verbs of the driver; one that it does not support refuses the request before anything changes.
-    :cvar lane: where it runs when its steps do not say otherwise.
+    :cvar lane: where it runs when its steps do not say otherwise. :cvar asks: whether :meth:`ask` has something to ask.
     """
 
     verb: ClassVar[str]
@@ -160,6 +161,7 @@ class Operation(abc.ABC, Generic[A]):
     resource: ClassVar[str] = "volume"
     needs: ClassVar[tuple[str, ...]] = ()
     lane: ClassVar[Lane] = Lane.CONTROL
+    asks: ClassVar[bool] = False
 
     def __init__(self, arguments: A) -> None:
         self.a = arguments
@@ -176,6 +178,12 @@ class Operation(abc.ABC, Generic[A]):
     def required(self) -> tuple[str, ...]:
         """The driver verbs that this very request needs; by default those of the class."""
         return self.needs
+
+    def ask(self, backend: Backend, volume: Callable[[str], Volume]) -> None:
+        """Ask the backend what admission must know; before it, outside any transaction, and only alive.
+
+        :param volume: returns a volume that the caller may see, or raises VolumeNotFound.
+        """
 
     def claims(self) -> Sequence[Claim]:
         """What must be held, in the order volume, snapshot."""

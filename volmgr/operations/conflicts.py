@@ -55,10 +55,13 @@ ALIASES: dict[str, dict[str, str]] = {
         "create_snapshot": "snapshot",
         "delete_snapshot": "snapshot",
         "undelete_volume": "create",
+        "manage_existing": "create",
+        "manage_existing_snapshot": "snapshot",
         "update_volume": "update",
     },
     "snapshot": {
         "create_snapshot": "create",
+        "manage_existing_snapshot": "create",
         "delete_snapshot": "delete",
         "revert_to_snapshot": "revert",
         "create_volume": "clone",

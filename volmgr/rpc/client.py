@@ -143,6 +143,30 @@ class VolumeAPI:
         """Take a volume back to a snapshot."""
         return self.change(context, "revert_to_snapshot", volume_id=volume_id, snapshot_id=snapshot_id)
 
+    # --- storage that was there before ----------------------------------------------------------------------------
+
+    def manage_existing(
+        self, context: RequestContext, volume_id: str, ref: dict[str, str], **properties: Any
+    ) -> Answer:
+        """Make existing storage a volume. ``ref``: {"source-name": NAME}; ``properties``: host, name, volume_type…"""
+        return self.change(context, "manage_existing", volume_id=volume_id, ref=ref, **properties)
+
+    def manage_existing_snapshot(
+        self, context: RequestContext, snapshot_id: str, ref: dict[str, str], *, volume_id: str, **properties: Any
+    ) -> Answer:
+        """Make existing storage a snapshot of a volume."""
+        return self.change(
+            context, "manage_existing_snapshot", snapshot_id=snapshot_id, ref=ref, volume_id=volume_id, **properties
+        )
+
+    def get_manageable_volumes(self, context: RequestContext, host: str, **page: Any) -> list[Answer]:
+        """Return a page of what a backend has. ``page``: marker (a name), limit, offset, sort_keys, sort_dirs."""
+        return self._page(context, "get_manageable_volumes", {"host": host, **page})
+
+    def get_manageable_snapshots(self, context: RequestContext, host: str, **page: Any) -> list[Answer]:
+        """Return a page of the snapshots that a backend has."""
+        return self._page(context, "get_manageable_snapshots", {"host": host, **page})
+
     # --- attachments and connections ------------------------------------------------------------------------------
 
     def attach_volume(self, context: RequestContext, volume_id: str, **who: Any) -> Answer:
@@ -255,6 +279,10 @@ class VolumeAPI:
         """Return what a backend can do and how full it is."""
         answer: Answer = self.call(context, "get_capabilities", host=host, discover=discover)
         return answer
+
+    def is_working(self, context: RequestContext, *, host: str | None = None) -> bool:
+        """Return whether a backend is set up."""
+        return bool(self.call(context, "is_working", host=host))
 
     def why(self, context: RequestContext, resource_id: str) -> Answer:
         """Return one screen about a resource, under ``text``."""
