@@ -237,6 +237,7 @@ class Dispatcher:
                 tx.settle_quota()
 
         answer = self._commit(wait, operation, operation_id, key, context)
+        self._killpoint(f"{operation.verb}/-/queued")
         self.ring()
         return answer or {"operation_id": operation_id, "state": "queued", "result": None}
 
@@ -320,6 +321,7 @@ class Dispatcher:
         with self.database.writer() as conn:
             got = operations.take_over(conn, record, incarnation=self.incarnation, now=self.clock.now())
         if got:
+            self._killpoint(f"{record.verb}/-/taken")
             self._enqueue(dataclasses.replace(
                 record,
                 epoch=record.epoch + 1,
@@ -363,6 +365,7 @@ class Dispatcher:
             return self._refuse(record, error)
         if tx is None:
             return False
+        self._killpoint(f"{record.verb}/-/started")
         self._enqueue(dataclasses.replace(
             record,
             state="undoing" if record.error else "running",

@@ -81,6 +81,7 @@ class Exports:
     """The exports of one backend.
 
     :param driver: gives the path that the target serves; without a target it answers connections itself.
+    :param killpoint: called with ``verb/-/when`` between the rows and the target; see :mod:`volmgr.killpoints`.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Exports:
         settings: Settings,
         cipher: Cipher,
         clock: Clock,
+        killpoint: Callable[[str], None] | None = None,
     ) -> None:
         self.database = database
         self.driver = driver
@@ -100,6 +102,7 @@ class Exports:
         self.cipher = cipher
         self.clock = clock
         self.locks = KeyedLocks()
+        self._killpoint = killpoint or (lambda _name: None)
 
     @property
     def protocol(self) -> str:
@@ -144,9 +147,12 @@ class Exports:
                 found, grant = self.database.retrying(
                     lambda: self._grant(kind, resource_id, connector, peer, check, mode, attachment_id, change)
                 )
+                self._killpoint("connect/-/granted")
             else:
                 check(found.resource)
-            return self._answer(found, grant, connector)
+            answer = self._answer(found, grant, connector)
+            self._killpoint("connect/-/synced")
+            return answer
 
     def _grant(
         self,
@@ -257,10 +263,12 @@ class Exports:
 
         with self.locks.hold(resource_id):
             found, gone = self.database.retrying(revoke)
+            self._killpoint("disconnect/-/revoked")
             if found is not None and found.export is not None:
                 self._sync(found)
             if self.target is None and found is not None and gone:
                 self.driver.terminate_connection(found.resource, connector or {})
+            self._killpoint("disconnect/-/synced")
             return bool(gone)
 
     def withdraw(self, kind: str, resource_id: str) -> None:
@@ -290,6 +298,7 @@ class Exports:
                         id=resource_id,
                     )
                 rows.delete(conn, resource_id)
+            self._killpoint("remove_export/-/removed")
             if self.target is not None:
                 self.target.sync(dataclasses.replace(self.spec(found), wanted=False, grants=()))
             return True

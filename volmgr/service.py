@@ -103,7 +103,13 @@ class Worker:
             self.target = self.driver.target_driver
         settings = self._settings()
         self.exports = Exports(
-            self.database, self.driver, self.target, settings=settings, cipher=self.cipher, clock=self.clock
+            self.database,
+            self.driver,
+            self.target,
+            settings=settings,
+            cipher=self.cipher,
+            clock=self.clock,
+            killpoint=self.killpoint,
         )
         self.types = volume_types.Cache(self.database)
         backend = Backend(self.driver, self.exports, settings, self.cipher, self.types.get)

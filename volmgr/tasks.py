@@ -286,6 +286,7 @@ class Runner:
             self._killpoint(f"{operation.verb}/{step.name}/undo")
             try:
                 step.undo()
+                self._killpoint(f"{operation.verb}/{step.name}/undone")
             except exception.LeaseLost:
                 raise
             except Exception as undo_error:
@@ -312,6 +313,7 @@ class Runner:
 
     def _fail(self, operation: Operation[Any], task: Task, error: exception.VolmgrError) -> None:
         LOG.warning("Operation %s (%s %s) failed: %s", task.id, operation.verb, operation.resource_id, error)
+        self._killpoint(f"{operation.verb}/-/fail")
 
         def close() -> None:
             with self.database.writer() as conn:
@@ -320,6 +322,7 @@ class Runner:
                 tx.finish(error=exception.to_primitive(error))
 
         self._close(task, close)
+        self._killpoint(f"{operation.verb}/-/failed")
 
     def _close(self, task: Task, close: Callable[[], None]) -> None:
         """Commit an ending; when the connection is lost at COMMIT, the journal says whether it had committed."""
@@ -360,6 +363,7 @@ class Runner:
                 error=None if forward else exception.to_primitive(error),
                 not_before=later if reason == "backend" else None,
             )
+        self._killpoint(f"{task.operation.verb}/-/parked")
 
 
 class _Progress:
@@ -396,6 +400,7 @@ class _Progress:
             self.runner._killpoint(f"{point}/after")
             if step.pivot is not None:
                 self._pivot(step.pivot, index)
+                self.runner._killpoint(f"{point}/pivoted")
         except exception.LeaseLost as lost:
             self.lost = lost
             raise
@@ -446,6 +451,7 @@ class _Progress:
                 self.task.note(state="undoing", error=exception.to_primitive(error))
             self.runner._killpoint(f"{self.operation.verb}/{step.name}/undo")
             step.undo()
+            self.runner._killpoint(f"{self.operation.verb}/{step.name}/undone")
         except exception.LeaseLost as lost:
             self.lost = lost
         except Exception as error:

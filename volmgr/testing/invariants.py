@@ -2,27 +2,41 @@
 """What must hold whenever nothing runs any more, whatever was asked before: the journal, the rows, the quota and the
 storage agree.
 
-For tests that try to break the journal. It reads SQL and the driver's own list, and trusts neither of them.
+For tests that try to break the journal. It reads SQL and what a driver or somebody beside it saw in the storage and at
+the target, and trusts none of them.
 """
 
 from __future__ import annotations
 
+import datetime
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from volmgr import states
 from volmgr.db import models
-from volmgr.db.engine import Database
+from volmgr.db.engine import Database, utcnow
+from volmgr.types import ObservedExport, ObservedObject
 
 _MACHINES = (("volume", models.volumes, states.VOLUME), ("snapshot", models.snapshots, states.SNAPSHOT))
 
 
-def violations(database: Database, driver: Any = None) -> list[str]:
+def violations(
+    database: Database,
+    driver: Any = None,
+    *,
+    storage: Sequence[ObservedObject] | None = None,
+    targets: Sequence[ObservedExport] | None = None,
+    now: datetime.datetime | None = None,
+) -> list[str]:
     """Return everything that is wrong, in words; nothing may be running.
 
-    :param driver: with it, the storage is compared with the objects, too.
+    :param driver: with it, the storage that it sees is compared with the objects, too.
+    :param storage: the same as somebody else than the driver saw it.
+    :param targets: what the target serves, to be compared with the exports and grants.
+    :param now: the time (UTC) by which an operation that waits for its time has none yet; by default the real one.
     """
     with database.reader() as conn:
 
@@ -32,7 +46,13 @@ def violations(database: Database, driver: Any = None) -> list[str]:
         operations, objects, quotas = rows(models.operations), rows(models.objects), rows(models.quotas)
         resources = {noun: rows(table) for noun, table, _machine in _MACHINES}
         attachments, exports, grants = rows(models.attachments), rows(models.exports), rows(models.grants)
-    found = [f"operation {row.verb} {row.id} is {row.state}" for row in operations if row.state in states.UNFINISHED]
+    waits = now or utcnow()
+    found = [
+        f"operation {row.verb} {row.id} is {row.state}"
+        for row in operations
+        if row.state in states.UNFINISHED
+        and not (row.state == "queued" and row.not_before is not None and row.not_before > waits)
+    ]
     for noun, _table, machine in _MACHINES:
         for row in resources[noun]:
             if row.operation_id is not None or row.use_count:
@@ -45,8 +65,11 @@ def violations(database: Database, driver: Any = None) -> list[str]:
     found += [f"an attachment of {row.volume_id}, which is gone" for row in attachments if row.volume_id not in known]
     found += _statuses(resources["volume"], attachments)
     found += _quota(resources, quotas)
-    if driver is not None:
-        found += _storage(resources, objects, driver)
+    seen = driver.observe() if driver is not None else storage
+    if seen is not None:
+        found += _storage(resources, objects, seen)
+    if targets is not None:
+        found += _targets(resources, objects, exports, grants, targets)
     return found
 
 
@@ -83,15 +106,55 @@ def _quota(resources: dict[str, list[Any]], quotas: list[Any]) -> list[str]:
     ]
 
 
-def _storage(resources: dict[str, list[Any]], objects: list[Any], driver: Any) -> list[str]:
-    recorded = {row.id for row in objects}
-    there = {item.object_id for item in driver.observe()}
+def _storage(
+    resources: dict[str, list[Any]], objects: list[Any], seen: Sequence[ObservedObject]
+) -> list[str]:
+    recorded = {row.id: row for row in objects}
+    there = {item.object_id for item in seen}
     embodied = {row.object_id for each in resources.values() for row in each if row.status not in ("error",)}
-    found = [f"storage of {item} is in no row" for item in sorted(there - recorded)]
-    found += [f"object {item} has no storage" for item in sorted((recorded & embodied) - there)]
-    found += [f"a resource's object {item} has no row" for item in sorted(embodied - recorded)]
+    found = [f"storage of {item} is in no row" for item in sorted(there - recorded.keys())]
+    found += [f"object {item} has no storage" for item in sorted((recorded.keys() & embodied) - there)]
+    found += [f"a resource's object {item} has no row" for item in sorted(embodied - recorded.keys())]
     orphans = (row for row in objects if row.role != "trash" and row.id not in _embodied_or_broken(resources))
     found += [f"object {row.id} is {row.role} and embodies nothing" for row in orphans]
+    for item in seen:
+        if (row := recorded.get(item.object_id)) is not None:
+            found += _object(row, item)
+    return found
+
+
+def _object(row: Any, item: ObservedObject) -> list[str]:
+    if item.state != ("trash" if row.role == "trash" else "current"):
+        return [f"{item.name} is in the storage as {item.state}, object {row.id} is {row.role}"]
+    if item.state == "current" and item.size_bytes != row.size_bytes:
+        return [f"{item.name} has {item.size_bytes} bytes, object {row.id} should have {row.size_bytes}"]
+    return []
+
+
+def _targets(
+    resources: dict[str, list[Any]],
+    objects: list[Any],
+    exports: list[Any],
+    grants: list[Any],
+    targets: Sequence[ObservedExport],
+) -> list[str]:
+    served = {item.target_name: item for item in targets}
+    of = {row.id: row.object_id for each in resources.values() for row in each}
+    serials = {row.id: row.serial for row in objects}
+    found = [f"target {name} has no export" for name in sorted(served.keys() - {row.target_name for row in exports})]
+    for row in exports:
+        item = served.get(row.target_name)
+        if item is None:
+            found.append(f"the export of {row.resource_id} is not served")
+            continue
+        allowed = tuple(sorted({each.initiator for each in grants if each.resource_id == row.resource_id}))
+        if item.initiators != allowed:
+            found.append(f"target {item.target_name} lets {item.initiators} in, the grants say {allowed}")
+        wanted = of.get(row.resource_id, "")
+        if set(item.serials) != {serials.get(wanted)}:
+            found.append(f"target {item.target_name} shows serial {item.serials}, object {wanted} has another")
+        if not item.paths or not all(path.endswith(wanted) for path in item.paths):
+            found.append(f"target {item.target_name} serves {item.paths}, the volume is in object {wanted}")
     return found
 
 
