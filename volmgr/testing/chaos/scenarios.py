@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One short story for each way through each verb: what there is before, what is asked, what goes wrong on the way.
+
+A verb that is registered and has no story here fails the run, and so does a step that no story passes. Names that begin
+with ``@`` stand for ids, new ones for each telling.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+INITIATOR = "iqn.1993-08.org.debian:01:chaos"
+CONNECTOR = {"initiator": INITIATOR, "ip": "127.0.0.1", "host": "compute"}
+#: a text that a volume's first block gets, so that copies can be told.
+MARK = "mark"
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request, or :data:`MARK` with a volume and a text to write into it from outside."""
+
+    method: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One story.
+
+    :param verb: whose kill points are struck. :param before: what is done first, each request to its end.
+    :param beside: a request that is sent and not waited for, so that the next one must wait for it.
+    :param call: the request that is killed; the last of ``before`` is repeated where there is none.
+    :param faults: of the simulator, while ``call`` runs; ``match`` may be an id.
+    :param inside: (driver verb, when) at which the simulator dies in the middle of a step.
+    :param since: the point from which on it is struck; what comes before is another story's.
+    :param options: of the backend.
+    """
+
+    name: str
+    verb: str
+    before: tuple[Call, ...]
+    call: Call
+    beside: Call | None = None
+    faults: tuple[dict[str, Any], ...] = ()
+    inside: tuple[tuple[str, str], ...] = ()
+    since: str = ""
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+def _create(role: str, **properties: Any) -> Call:
+    return Call("create_volume", {"volume_id": role, **properties})
+
+
+VOLUME = _create("@v", size=1)
+MARKED = (VOLUME, Call(MARK, {"volume": "@v", "text": "first"}))
+SNAPSHOT = Call("create_snapshot", {"volume_id": "@v", "snapshot_id": "@s"})
+WITH_SNAPSHOT = (*MARKED, SNAPSHOT, Call(MARK, {"volume": "@v", "text": "second"}))
+CONNECTED = Call("initialize_connection", {"volume_id": "@v", "connector": CONNECTOR})
+SHOWN = Call("initialize_connection_snapshot", {"snapshot_id": "@s", "connector": CONNECTOR})
+DELETE = Call("delete_volume", {"volume_id": "@v"})
+REVERT = Call("revert_to_snapshot", {"volume_id": "@v", "snapshot_id": "@s"})
+EXTEND = Call("extend_volume", {"volume_id": "@v", "new_size": 2})
+UNDELETE = Call("undelete_volume", {"volume_id": "@v"})
+KEPT = (("trash_retention", 3600),)
+
+
+def _fails(verb: str, role: str, when: str = "after", error: str = "volmgr.inconsistent") -> dict[str, Any]:
+    return {"verb": verb, "action": "fail", "when": when, "match": role, "error": error, "message": "ordered"}
+
+
+SCENARIOS: tuple[Scenario, ...] = (
+    Scenario("create", "create_volume", (), VOLUME, inside=(("create_volume", "building"), ("create_volume", "after"))),
+    Scenario(
+        "create-from-snapshot",
+        "create_volume",
+        WITH_SNAPSHOT,
+        _create("@c", snapshot_id="@s", size=2),
+        inside=(("create_volume_from_snapshot", "building"), ("create_volume_from_snapshot", "after")),
+    ),
+    Scenario(
+        "create-clone",
+        "create_volume",
+        MARKED,
+        _create("@c", source_volid="@v"),
+        inside=(("create_cloned_volume", "building"),),
+    ),
+    Scenario("create-fails", "create_volume", (), VOLUME, faults=(_fails("create_volume", "@v"),)),
+    Scenario(
+        "create-fails-and-its-undoing-too",
+        "create_volume",
+        (),
+        VOLUME,
+        faults=(
+            _fails("create_volume", "@v"),
+            _fails("delete_volume", "@v", "before", "volmgr.backend_down"),
+        ),
+        since="create_volume/-/parked",
+    ),
+    Scenario("delete", "delete_volume", MARKED, DELETE, inside=(("trash_volume", "before"), ("trash_volume", "after"))),
+    Scenario(
+        "delete-cascade",
+        "delete_volume",
+        (*WITH_SNAPSHOT, CONNECTED, SHOWN, Call("terminate_connection", {"volume_id": "@v", "connector": CONNECTOR})),
+        Call("delete_volume", {"volume_id": "@v", "cascade": True}),
+    ),
+    Scenario("unmanage", "delete_volume", MARKED, Call("delete_volume", {"volume_id": "@v", "unmanage_only": True})),
+    Scenario("delete-fails", "delete_volume", MARKED, DELETE, faults=(_fails("trash_volume", "@v", "before"),)),
+    Scenario("wipe", "wipe", MARKED, DELETE, inside=(("wipe", "building"), ("wipe", "after"))),
+    Scenario("undelete", "undelete_volume", (*MARKED, DELETE), UNDELETE, options=KEPT),
+    Scenario(
+        "undelete-fails",
+        "undelete_volume",
+        (*MARKED, DELETE),
+        UNDELETE,
+        faults=(_fails("restore_volume", "@v"),),
+        options=KEPT,
+    ),
+    Scenario("extend", "extend_volume", MARKED, EXTEND, inside=(("extend_volume", "after"),)),
+    Scenario("extend-connected", "extend_volume", (*MARKED, CONNECTED), EXTEND),
+    Scenario("extend-fails", "extend_volume", MARKED, EXTEND, faults=(_fails("extend_volume", "@v", "before"),)),
+    Scenario(
+        "extend-waits",
+        "extend_volume",
+        MARKED,
+        EXTEND,
+        beside=SNAPSHOT,
+        faults=({"verb": "create_snapshot", "action": "delay", "match": "@s", "seconds": 0.3, "times": 1},),
+    ),
+    Scenario(
+        "snapshot",
+        "create_snapshot",
+        MARKED,
+        SNAPSHOT,
+        inside=(("create_snapshot", "building"), ("create_snapshot", "after")),
+    ),
+    Scenario("snapshot-fails", "create_snapshot", MARKED, SNAPSHOT, faults=(_fails("create_snapshot", "@s"),)),
+    Scenario("delete-snapshot", "delete_snapshot", WITH_SNAPSHOT, Call("delete_snapshot", {"snapshot_id": "@s"})),
+    Scenario(
+        "delete-snapshot-shown",
+        "delete_snapshot",
+        (*WITH_SNAPSHOT, SHOWN),
+        Call("delete_snapshot", {"snapshot_id": "@s"}),
+    ),
+    Scenario(
+        "unmanage-snapshot",
+        "delete_snapshot",
+        WITH_SNAPSHOT,
+        Call("delete_snapshot", {"snapshot_id": "@s", "unmanage_only": True}),
+    ),
+    Scenario(
+        "revert",
+        "revert_to_snapshot",
+        WITH_SNAPSHOT,
+        REVERT,
+        inside=(("create_volume_from_snapshot", "building"), ("trash_volume", "before")),
+    ),
+    Scenario(
+        "revert-fails",
+        "revert_to_snapshot",
+        WITH_SNAPSHOT,
+        REVERT,
+        faults=(_fails("create_volume_from_snapshot", "@v"),),
+    ),
+    Scenario(
+        "revert-waits-behind-its-pivot",
+        "revert_to_snapshot",
+        WITH_SNAPSHOT,
+        REVERT,
+        faults=(_fails("trash_volume", "@v", "before", "volmgr.backend_down"),),
+        since="revert_to_snapshot/-/parked",
+    ),
+    Scenario("connect", "connect", MARKED, CONNECTED),
+    Scenario("disconnect", "disconnect", (*MARKED, CONNECTED), Call("terminate_connection", CONNECTED.arguments)),
+    Scenario(
+        "remove-export",
+        "remove_export",
+        (*MARKED, CONNECTED, Call("terminate_connection", CONNECTED.arguments)),
+        Call("remove_export", {"volume_id": "@v"}),
+    ),
+)
+
+BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+
+
+def told(value: Any, ids: dict[str, str]) -> Any:
+    """Return a value with its roles exchanged for ids."""
+    if isinstance(value, str) and value.startswith("@"):
+        return ids[value]
+    if isinstance(value, dict):
+        return {key: told(item, ids) for key, item in value.items()}
+    return value

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A daemon that can be aimed at: the next kill point is set while it lives, and what it passed is on record."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from volmgr import exception, killpoints
+from volmgr.context import RequestContext
+from volmgr.testing.chaos.outside import Outside
+from volmgr.testing.daemon import Client, Daemon
+
+KILL_SECONDS = 30.0
+WAIT_SECONDS = 60.0
+
+
+class Stage:
+    """One folder over many lives of a daemon.
+
+    :param backend: options of its backend; the simulator by default.
+    :param options: further options of the backend.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        backend: dict[str, Any] | None = None,
+        outside: Callable[[Daemon], Outside] = Outside,
+        **options: Any,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._aim = folder / "aim"
+        self._record = folder / "points"
+        self._faults = folder / "faults.json"
+        backend = backend or {
+            "volume_driver": "sim",
+            "target_helper": "fake",
+            "sim_store_path": str(folder / "sim"),
+            "sim_faults_file": str(self._faults),
+            "target_ip_address": "127.0.0.1",
+        }
+        environment = {
+            killpoints.FILE_ENVIRONMENT: str(self._aim),
+            killpoints.RECORD_ENVIRONMENT: str(self._record),
+        }
+        # The journal is on a disk that survives the process: nothing is gained by flushing it to the medium here.
+        self.daemon = Daemon(
+            folder, backend={**backend, **options}, options={"report_interval": 1}, environment=environment
+        )
+        self.lay_faults()
+        self.aim("")
+        self.outside = outside(self.daemon)
+        self.client = self.daemon.client()
+        self.kills = 0
+
+    def start(self) -> Stage:
+        """Start the daemon; what it had begun is taken up."""
+        self.daemon.start()
+        return self
+
+    def close(self) -> None:
+        """End the daemon, its tgtd and the connections."""
+        self.client.api.close()
+        if self.daemon.process is not None and self.daemon.process.poll() is None:
+            self.daemon.kill()
+        pid = self.outside.tgtd_pid()
+        if pid is not None and _is_tgtd(pid, self.daemon.folder):
+            os.kill(pid, 9)
+        self.outside.close()
+
+    # --- aiming ---------------------------------------------------------------------------------------------------
+
+    def aim(self, pattern: str, number: int = 1) -> None:
+        """Let the daemon end itself the ``number``-th time that it passes a point that fits; empty: never."""
+        _replace(self._aim, f"{pattern}#{number}" if pattern else "")
+
+    def lay_faults(self, *rules: dict[str, Any]) -> None:
+        """Order faults of the simulator; see :mod:`volmgr.drivers.sim.faults`."""
+        _replace(self._faults, json.dumps(list(rules)))
+
+    def passed(self) -> list[str]:
+        """Return every point that any life has passed, in order."""
+        return self._record.read_text().splitlines() if self._record.exists() else []
+
+    def wait_killed(self) -> None:
+        """Wait until the daemon has ended itself.
+
+        :raises AssertionError: it ended otherwise. :raises TimeoutExpired: the point was never reached.
+        """
+        self.daemon.wait_killed(KILL_SECONDS)
+        self.kills += 1
+
+    # --- asking ---------------------------------------------------------------------------------------------------
+
+    def ask(self, method: str, arguments: dict[str, Any], *, project: str, key: str | None = None) -> dict[str, Any]:
+        """Send a request; returns its immediate answer."""
+        return ask(self.client, method, arguments, project=project, key=key)
+
+    def do(self, method: str, arguments: dict[str, Any], *, project: str, key: str | None = None) -> dict[str, Any]:
+        """Send a request and wait for its end; returns the answer of a verb that is no operation, else its outcome."""
+        return do(self.client, method, arguments, project=project, key=key)
+
+
+def ask(
+    client: Client, method: str, arguments: dict[str, Any], *, project: str, key: str | None = None
+) -> dict[str, Any]:
+    """Send a request as an administrator of a project; returns its immediate answer."""
+    context = RequestContext(
+        is_admin=True, project_id=project, user_id="chaos", request_key=key or str(uuid.uuid4()), overwrite=False
+    )
+    answer: dict[str, Any] = client.api.call(context, method, **arguments)
+    return answer
+
+
+def do(
+    client: Client, method: str, arguments: dict[str, Any], *, project: str, key: str | None = None
+) -> dict[str, Any]:
+    """Send a request and wait; returns what it answers, of an operation id, state, result and error."""
+    answer = ask(client, method, arguments, project=project, key=key)
+    if answer.get("operation_id") is None:
+        return answer
+    found = client.api.wait_operation(client.context, answer["operation_id"], WAIT_SECONDS, check=False)
+    return {name: found[name] for name in ("id", "state", "result", "error")}
+
+
+def must(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Return an outcome that is good.
+
+    :raises VolmgrError: what the operation failed with.
+    """
+    if outcome.get("state") == "failed":
+        raise exception.from_primitive(outcome["error"])
+    return outcome
+
+
+def counted(points: list[str]) -> list[tuple[str, int]]:
+    """Return each point with how often it had come by then, from one on."""
+    seen: Counter[str] = Counter()
+    found = []
+    for point in points:
+        seen[point] += 1
+        found.append((point, seen[point]))
+    return found
+
+
+def _is_tgtd(pid: int, folder: Path) -> bool:
+    try:
+        return os.readlink(f"/proc/{pid}/cwd").startswith(str(folder))
+    except OSError:
+        return False
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text)
+    temporary.replace(path)

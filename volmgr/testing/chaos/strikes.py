@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kills the daemon at every point of a story, one after the other, and holds what is left against the legal outcomes.
+
+Legal is what the story makes without a kill, with or without its faults; or, where nothing of the request was admitted,
+what there was before. Then the same request is sent again, twice, under its key.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from volmgr import exception
+from volmgr.db import models
+from volmgr.testing.chaos import fingerprint
+from volmgr.testing.chaos.fingerprint import Fingerprint
+from volmgr.testing.chaos.points import normal
+from volmgr.testing.chaos.scenarios import MARK, Call, Scenario, told
+from volmgr.testing.chaos.stage import Stage, counted, must
+
+LOG = logging.getLogger(__name__)
+ROLES = ("@v", "@s", "@c")
+TAKEN = "-/taken"
+
+
+@dataclass
+class Telling:
+    """One telling of a story: its ids, its project, its request's key."""
+
+    scenario: Scenario
+    ids: dict[str, str] = field(default_factory=lambda: {role: str(uuid.uuid4()) for role in ROLES})
+    project: str = field(default_factory=lambda: f"p-{uuid.uuid4().hex[:12]}")
+    key: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def prepare(self, stage: Stage, *, faults: bool = True) -> None:
+        """Make what there is before, and order the faults."""
+        for call in self.scenario.before:
+            if call.method == MARK:
+                self._mark(stage, call)
+            else:
+                must(stage.do(call.method, told(call.arguments, self.ids), project=self.project))
+        stage.outside.wait_idle()
+        stage.lay_faults(*(told(dict(rule), self.ids) for rule in self.scenario.faults if faults))
+
+    def _mark(self, stage: Stage, call: Call) -> None:
+        volume_id = self.ids[call.arguments["volume"]]
+        (row,) = stage.outside.rows(models.volumes, models.volumes.c.id == volume_id)
+        fd = os.open(stage.outside.path_of(row.object_id), os.O_WRONLY)
+        os.pwrite(fd, call.arguments["text"].encode().ljust(fingerprint.MARK_BYTES, b"\0"), 0)
+        os.close(fd)
+
+    def beside(self, stage: Stage) -> None:
+        """Send what the request must wait for."""
+        if (call := self.scenario.beside) is not None:
+            stage.ask(call.method, told(call.arguments, self.ids), project=self.project)
+
+    def request(self, stage: Stage) -> dict[str, Any]:
+        """Send the request that matters and wait for its end."""
+        call = self.scenario.call
+        return stage.do(call.method, told(call.arguments, self.ids), project=self.project, key=self.key)
+
+    def take(self, stage: Stage) -> Fingerprint:
+        """Return what stands now."""
+        return fingerprint.take(stage.outside, self.ids, self.project)
+
+
+@dataclass(frozen=True)
+class Strike:
+    """One kill: a point, or (driver verb, when) of the simulator; ``again``: the next life dies at once, too."""
+
+    point: str = ""
+    number: int = 1
+    inside: tuple[str, str] | None = None
+    again: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.point}#{self.number}" if self.point else "in {}, {}".format(*(self.inside or ("", "")))
+        return f"{place}, and again at {self.again}" if self.again else place
+
+
+@dataclass
+class Recorded:
+    """A story without a kill.
+
+    :param points: what it passed, without ids. :param outcomes: what it may leave, with and without its faults.
+    :param nothing: what it may leave where its request was never admitted, beside what there was before.
+    """
+
+    scenario: Scenario
+    points: list[str]
+    outcomes: list[Fingerprint]
+    nothing: list[Fingerprint] = field(default_factory=list)
+
+    def strikes(self) -> Iterator[Strike]:
+        """Return every kill of this story."""
+        first = self.points.index(self.scenario.since) if self.scenario.since else 0
+        for point, number in counted(self.points)[first:]:
+            yield Strike(point, number)
+        for inside in self.scenario.inside:
+            yield Strike(inside=inside)
+        # Whoever takes over dies as well.
+        begun = next((point for point in self.points if point.endswith("/before")), None)
+        if begun is not None and not first:
+            yield Strike(begun, again=f"{self.scenario.verb}/{TAKEN}")
+
+
+@dataclass
+class Result:
+    """How a story went: how often it was killed, what it passed in all lives, what was wrong."""
+
+    scenario: Scenario
+    kills: int = 0
+    reached: set[str] = field(default_factory=set)
+    violations: list[str] = field(default_factory=list)
+
+
+def record(stage: Stage, scenario: Scenario) -> Recorded:
+    """Tell a story without a kill.
+
+    :raises AssertionError: something is wrong after it.
+    """
+    outcomes: list[Fingerprint] = []
+    points: list[str] = []
+    for faults in (True, False) if scenario.faults else (False,):
+        telling = Telling(scenario)
+        telling.prepare(stage, faults=faults)
+        before = len(stage.passed())
+        telling.beside(stage)
+        telling.request(stage)
+        found = stage.outside.settle()
+        assert not found, f"{scenario.name} without a kill: {found}"
+        outcomes.append(telling.take(stage))
+        passed = [normal(point) for point in stage.passed()[before:]]
+        points = points or [point for point in passed if point.startswith(f"{scenario.verb}/")]
+    nothing = []
+    if scenario.beside is not None:
+        telling = Telling(scenario)
+        telling.prepare(stage, faults=False)
+        telling.beside(stage)
+        stage.outside.wait_idle()
+        nothing.append(telling.take(stage))
+    stage.lay_faults()
+    return Recorded(scenario, points, outcomes, nothing)
+
+
+def strike(stage: Stage, recorded: Recorded, kill: Strike) -> list[str]:
+    """Tell a story with a kill; returns what is wrong then, in words. The daemon lives before and after it."""
+    telling = Telling(recorded.scenario)
+    telling.prepare(stage)
+    before, serials = telling.take(stage), fingerprint.serials(stage.outside, telling.ids)
+    _aim(stage, telling, kill)
+    try:
+        telling.beside(stage)
+        telling.request(stage)
+    except exception.VolmgrError:
+        pass  # the connection is lost with the daemon; whether it is, is looked at next
+    try:
+        stage.wait_killed()
+    except subprocess.TimeoutExpired:
+        return ["the point was never reached"]
+    _revive(stage, kill)
+    found = stage.outside.settle()
+    after = telling.take(stage)
+    (*rows,) = stage.outside.rows(models.operations, models.operations.c.request_key == telling.key)
+    # A request that is no operation may have been done in part: what SQL says is then what was promised.
+    legal = recorded.outcomes if rows else [before, *recorded.nothing, *recorded.outcomes]
+    if after not in legal:
+        found.append(f"no legal outcome: {fingerprint.difference(after, legal[-1])}")
+    found += [
+        f"volume {name} has another serial than before"
+        for name, serial in fingerprint.serials(stage.outside, telling.ids).items()
+        if serials.get(name, serial) != serial
+    ]
+    return found + _repeat(stage, recorded, telling, rows)
+
+
+def _aim(stage: Stage, telling: Telling, kill: Strike) -> None:
+    if kill.inside is None:
+        stage.aim(kill.point, kill.number)
+        return
+    verb, when = kill.inside
+    # Whatever resource it is about: nothing else runs.
+    stage.lay_faults({"verb": verb, "action": "kill", "when": when, "times": 1, "id": telling.key})
+
+
+def _revive(stage: Stage, kill: Strike) -> None:
+    if kill.again:
+        stage.aim(kill.again)
+        stage.daemon.start(wait=False)
+        stage.wait_killed()
+    stage.aim("")
+    stage.start()
+
+
+def _repeat(stage: Stage, recorded: Recorded, telling: Telling, rows: list[Any]) -> list[str]:
+    """Send the request again, twice; returns what is wrong with the answers."""
+    try:
+        answers = [telling.request(stage) for _ in range(2)]
+    except exception.VolmgrError as error:
+        return [f"the same request again is refused: {error}"]
+    found = [] if _same(*answers) else [f"the same request again has another answer: {answers}"]
+    if rows and (rows[0].id, rows[0].state) != (answers[0].get("id"), answers[0].get("state")):
+        found.append(f"the same request again is {answers[0]}, it was {rows[0].id} {rows[0].state}")
+    found += stage.outside.settle()
+    after = telling.take(stage)
+    if after not in recorded.outcomes:
+        found.append(f"after the same request again: {fingerprint.difference(after, recorded.outcomes[-1])}")
+    return found
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    # Whether something was taken away is told to the first who asks; the rest of an answer stays.
+    differs = {"disconnected", "removed"}
+    return {**one, **dict.fromkeys(differs)} == {**other, **dict.fromkeys(differs)}
+
+
+def all_of(folder: Path, scenario: Scenario, tell: Callable[[str], None] = lambda _line: None) -> Result:
+    """Tell one story without a kill and then with each of its kills, in one folder; returns how that went.
+
+    :param tell: is given a line for each kill.
+    """
+    stage = Stage(folder, **dict(scenario.options)).start()
+    result = Result(scenario)
+    try:
+        recorded = record(stage, scenario)
+        for kill in recorded.strikes():
+            found = strike(stage, recorded, kill)
+            result.kills += 1
+            result.violations += [f"{scenario.name}, {kill}: {text}" for text in found]
+            tell(f"{scenario.name}, {kill}: {'; '.join(found) or 'ok'}")
+            if stage.daemon.process is None or stage.daemon.process.poll() is not None:
+                break
+        result.reached = {normal(point) for point in stage.passed()}
+    finally:
+        stage.close()
+    return result
+
+
+def lanes(
+    folder: Path, scenarios: Sequence[Scenario], count: int, tell: Callable[[str], None] = lambda _line: None
+) -> dict[str, Result]:
+    """Tell stories, ``count`` of them at once; returns the results by name."""
+    left, results = list(scenarios), {}
+
+    def work() -> None:
+        while left:
+            scenario = left.pop(0)
+            try:
+                results[scenario.name] = all_of(folder / scenario.name, scenario, tell)
+            except Exception as error:
+                LOG.exception("%s", scenario.name)
+                results[scenario.name] = Result(scenario, violations=[f"{scenario.name}: {error!r}"])
+
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
