@@ -94,6 +94,41 @@ def offload(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     return result
 
 
+def own_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run a call that the kernel may hold for ever; as :func:`offload`, but nobody else waits for its thread.
+
+    eventlet's pool has a fixed number of threads: a few calls that hang would stop every other :func:`offload`. The
+    call gets a native thread that is made for it. Under native threads that is a plain call. It has no deadline of its
+    own: a caller that wants one starts a thread for it and waits for that.
+
+    :returns: what ``function`` returns; its exceptions pass through.
+    """
+    if not is_green():
+        return function(*args, **kwargs)
+    from eventlet import hubs, patcher
+
+    outcome: list[R] = []
+    failure: list[BaseException] = []
+    reader, writer = os.pipe()
+
+    def run() -> None:
+        try:
+            outcome.append(function(*args, **kwargs))
+        except BaseException as error:
+            failure.append(error)
+        finally:
+            os.close(writer)  # which wakes the hub
+
+    try:
+        patcher.original("_thread").start_new_thread(run, ())
+        hubs.trampoline(reader, read=True)
+    finally:
+        os.close(reader)
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
 def init_service_backend() -> None:
     """Tell oslo.service which backend to use; called by the daemon only, as it costs an import."""
     from oslo_service import backend as service_backend

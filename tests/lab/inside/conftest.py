@@ -8,22 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from volmgr.testing.lab import initiator, lio
-from volmgr.testing.lab.commands import run
+from volmgr.testing.lab import leftovers
 from volmgr.testing.lab.loopgroup import LoopGroup, loop_group
-
-
-def kernel_leftovers() -> list[str]:
-    """Return everything that a storage test can forget in the kernel."""
-    devices = [line for line in run("dmsetup", "ls").splitlines() if line.strip() != "No devices found"]
-    return [*lio.leftovers(), *initiator.sessions(), *devices, *run("losetup", "--list", "--noheadings").splitlines()]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_left() -> Iterator[None]:
-    """Fail the module that leaves a target, a session, a device-mapper or a loop device behind."""
+    """Fail the module that leaves a target, a session, a device-mapper or a loop device behind, and take that away."""
     yield
-    assert kernel_leftovers() == []
+    left = leftovers.found()
+    if left:
+        leftovers.sweep()
+    assert left == []
 
 
 @pytest.fixture(scope="module")

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import select
 import socket
 import subprocess
 import sys
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from volmgr.targets.lio.tree import plan
 from volmgr.testing.lab import initiator, lio
 from volmgr.testing.lab.commands import run
 from volmgr.testing.lab.errors import CommandFailed
+from volmgr.testing.lab.hanging import hanging_device
 from volmgr.testing.lab.initiator import logged_in
 from volmgr.testing.lab.loopgroup import read_device, write_device
 from volmgr.testing.waiting import wait_until
@@ -244,23 +247,31 @@ print(number, errors)
 """
 
 
-def wipe() -> None:
-    """Remove everything from LIO, as a restart of its service does."""
-    root = lio.CONFIGFS
-    for enable in root.glob("iscsi/iqn.*/tpgt_*/enable"):
-        enable.write_text("0")
-    for links in ("iscsi/iqn.*/tpgt_*/acls/*/lun_*/*", "iscsi/iqn.*/tpgt_*/lun/lun_*/*"):
-        for link in root.glob(links):
-            if link.is_symlink():
-                link.unlink()
-    for level in ("np/*", "acls/*/lun_*", "acls/*", "lun/lun_*", ""):
-        for folder in root.glob(f"iscsi/iqn.*/tpgt_*/{level}"):
-            folder.rmdir()
-    for pattern in ("iscsi/iqn.*/", "core/*_*/*/", "core/*_*/"):
-        for folder in root.glob(pattern):
-            folder.rmdir()
-    (root / "iscsi").rmdir()
-    assert lio.leftovers() == []
+@contextlib.contextmanager
+def writing(disk: Path) -> Iterator[Callable[[], tuple[int, int]]]:
+    """Write growing numbers to a disk; yields what ends that and returns the last number and how many writes failed."""
+    command = [sys.executable, "-I", "-S", "-c", WRITER, str(disk)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+
+        def stop() -> tuple[int, int]:
+            assert writer.stdout is not None
+            assert not select.select([writer.stdout], [], [], 0)[0], "the writer ended by itself"
+            last, errors = writer.communicate(b"stop\n", timeout=30)[0].split()
+            return int(last), int(errors)
+
+        try:
+            yield stop
+        finally:
+            writer.kill()
+
+
+def waits(disk: Path) -> bool:
+    """Return whether a command of a disk is under way for so long that it must be with the target."""
+    counts = Path("/sys/block", disk.name, "stat")
+    before = counts.read_text().split()
+    time.sleep(0.3)
+    after = counts.read_text().split()
+    return after[8] != "0" and after[4] == before[4]  # I/O in progress, writes completed: Documentation/block/stat.rst
 
 
 def test_wiped_under_a_writing_initiator_is_rebuilt_without_an_error(target: LioTarget, storage: Path) -> None:
@@ -270,20 +281,49 @@ def test_wiped_under_a_writing_initiator_is_rebuilt_without_an_error(target: Lio
     def number() -> int:
         return int.from_bytes(stored(storage, BLOCK)[:8], "big")
 
-    with disk_of(spec) as disk:
-        command = [sys.executable, "-I", "-S", "-c", WRITER, str(disk)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as writer:
+    with disk_of(spec) as disk, writing(disk) as stop:
+        wait_until(lambda: number() > 10, 20, "the writer writes")
+        lio.wipe()
+        before = number()
+        assert target.sync(spec) is True
+        wait_until(lambda: number() > before + 10, 30, "the writer goes on")
+        last, errors = stop()
+        assert errors == 0, f"{errors} writes failed"
+        assert number() == last
+    assert target.sync(spec) is False
+
+
+def test_storage_that_hangs_holds_nobody_for_ever(target: LioTarget, tmp_path: Path) -> None:
+    hasty = LioTarget(dataclasses.replace(target.config, timeout=2.0))
+    with hanging_device(tmp_path, "hanging", SIZE) as device, contextlib.ExitStack() as undo:
+        spec, free = make_spec(device.node, initiator.initiator_name()), make_spec(make_file(tmp_path), ONE)
+        revoked = dataclasses.replace(spec, grants=())
+        undo.callback(target.stop, and_exports=True)
+        target.sync(spec)
+
+        def number() -> int:
+            return int.from_bytes(stored(device.image, BLOCK)[:8], "big")
+
+        with disk_of(spec) as disk, writing(disk) as stop:
             wait_until(lambda: number() > 10, 20, "the writer writes")
-            wipe()
+            with device.suspended():
+                wait_until(lambda: waits(disk), 20, "a command waits for the storage")
+                with pytest.raises(exception.Timeout, match="did not finish"):
+                    hasty.sync(revoked)
+                with pytest.raises(exception.Timeout, match="was busy"):
+                    hasty.sync(revoked)
+                with pytest.raises(exception.Timeout, match="list the exports"):
+                    hasty.observe()
+                # Others go on meanwhile.
+                assert target.sync(free) is True
+                assert "DIRECT_ACCESS" in ask(target, free)
+            # The lock that the call held is given back when the kernel has ended it, and no earlier.
+            wait_until(lambda: hasty.sync(revoked) in (True, False), 20, "it goes on", retry_on=exception.Timeout)
+            assert {seen.target_name: seen.initiators for seen in hasty.observe()}[spec.target_name] == ()
             before = number()
             assert target.sync(spec) is True
-            wait_until(lambda: number() > before + 10, 30, "the writer goes on")
-            assert writer.stdout is not None
-            assert not select.select([writer.stdout], [], [], 0)[0]
-            said = writer.communicate(b"stop\n", timeout=30)[0].split()
-        assert said[1] == b"0", f"{said[1].decode()} writes failed"
-        assert number() == int(said[0])
-    assert target.sync(spec) is False
+            wait_until(lambda: number() > before, 30, "the writer writes again")
+            assert stop()[1] == 0
 
 
 def test_half_made_is_completed_after_any_step(target: LioTarget, file: Path) -> None:

@@ -17,10 +17,10 @@ import logging
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from volmgr import concurrency, exception
 from volmgr.privileged import modules
@@ -37,6 +37,10 @@ MODULES = ("target_core_mod", "target_core_iblock", "target_core_file", "iscsi_t
 #: What the kernel answers when somebody else changed the same folders since they were read.
 _STALE = (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY)
 _TRIES = 3
+#: The lock of whoever looks at all exports; no target has this name.
+_WHOLE = "LIO"
+_HANGING = "The storage behind it may not answer: see dmesg; ps axo pid,stat,wchan,cmd; dmsetup info -c"
+R = TypeVar("R")
 
 
 class LioTarget(Target):
@@ -59,17 +63,18 @@ class LioTarget(Target):
 
         :raises BackendDown: it cannot be had; the hint names the command.
         """
+        modules.ensure(MODULES, timeout=self.config.timeout)
+        self._bounded(_WHOLE, "start", self._make_root)
+
+    def _make_root(self) -> None:
         with self._told("start"):
-            modules.ensure(MODULES, timeout=self.config.timeout)
             self._check_root()
             apply(self.tree, Make("iscsi", shared=True))
 
     def stop(self, *, and_exports: bool = False) -> None:
         """Let go; with ``and_exports`` end our exports. LIO itself is the kernel's and stays."""
         if and_exports:
-            with self._told("list the targets"):
-                present = iscsi.our_names(self.tree, self.config.prefix)
-            for name in present:
+            for name in self._bounded(_WHOLE, "list the targets", self._names):
                 self._sync(name, None)
 
     def check(self) -> None:
@@ -106,30 +111,32 @@ class LioTarget(Target):
         return self._sync(spec.target_name, wanted)
 
     def _sync(self, name: str, wanted: Wanted | None) -> bool:
+        for _ in range(_TRIES):
+            changed, stale = self._bounded(name, f"finish the export {name}", lambda: self._attempt(name, wanted))
+            if stale is None:
+                return changed
+            LOG.warning("The export %s was changed by somebody else meanwhile: %s", name, stale)
+        raise exception.Busy(f"Somebody else keeps changing the export {name} in LIO", target=name) from stale
+
+    def _bounded(self, name: str, what: str, work: Callable[[], R]) -> R:
+        """Do something with the kernel's tree within the time that a request may take.
+
+        Who ends a session waits in the kernel for its commands, and those for the storage; who then looks into the same
+        folder waits for him. If that hangs the caller is told, and ``name`` stays locked until the kernel goes on.
+
+        :param name: what nobody else touches meanwhile. :param what: for the error.
+        :raises Timeout: it took longer, or an earlier call for ``name`` still hangs.
+        """
         lock = self._lock_of(name)
         if not lock.acquire(timeout=self.config.timeout):
-            raise exception.Timeout(f"The export {name} was busy for {self.config.timeout:g} s", target=name)
-        try:
-            self._check_root()
-            steps = self._plan(name, wanted)
-        except BaseException:
-            lock.release()
-            raise
-        if not steps:
-            lock.release()
-            return False
-        # Who ends a session waits in the kernel for its commands, and those for the storage. If that hangs, the export
-        # stays locked until it goes on, and the caller is told.
-        outcome: Future[bool] = Future()
-        worker = threading.Thread(target=self._make_so, args=(outcome, lock, name, wanted, steps), daemon=True)
-        worker.start()
+            raise exception.Timeout(f"{name} was busy for {self.config.timeout:g} s", hint=_HANGING, target=name)
+        outcome: Future[R] = Future()
+        threading.Thread(target=_do, args=(outcome, lock, work), daemon=True).start()
         try:
             return outcome.result(self.config.timeout)
         except FutureTimeout:
             raise exception.Timeout(
-                f"LIO did not finish the export {name} within {self.config.timeout:g} s",
-                hint="Its storage may not answer: see the kernel's log, dmesg",
-                target=name,
+                f"LIO did not {what} within {self.config.timeout:g} s", hint=_HANGING, target=name
             ) from None
 
     def _lock_of(self, name: str) -> threading.Lock:
@@ -139,31 +146,12 @@ class LioTarget(Target):
                 self._locks[name] = lock = threading.Lock()
             return lock
 
-    def _plan(self, name: str, wanted: Wanted | None) -> list[Step]:
+    def _attempt(self, name: str, wanted: Wanted | None) -> tuple[bool, OSError | None]:
+        """Read, plan, do; returns whether there was anything to do, and what says that the plan was outdated."""
+        self._check_root()
         with self._told(f"read {name}"):
-            return plan(wanted, iscsi.read(self.tree, name))
-
-    def _make_so(
-        self, outcome: Future[bool], lock: threading.Lock, name: str, wanted: Wanted | None, steps: Sequence[Step]
-    ) -> None:
-        """Do the steps, planning again when somebody else came between; at the end give the lock back."""
-        error: BaseException | None = None
-        try:
-            for _ in range(_TRIES):
-                stale = concurrency.offload(self._run, steps)
-                if stale is None:
-                    break
-                LOG.warning("The export %s was changed by somebody else meanwhile: %s", name, stale)
-                steps = self._plan(name, wanted)
-            else:
-                raise exception.Busy(f"Somebody else keeps changing the export {name} in LIO", target=name) from stale
-        except BaseException as caught:
-            error = caught
-        lock.release()
-        if error is None:
-            outcome.set_result(True)
-        else:
-            outcome.set_exception(error)
+            steps = plan(wanted, iscsi.read(self.tree, name))
+        return bool(steps), self._run(steps)
 
     def _run(self, steps: Sequence[Step]) -> OSError | None:
         """Do the steps in their order; returns the error that says that they are no longer the right ones."""
@@ -189,11 +177,33 @@ class LioTarget(Target):
         return iscsi_data.connection(self.config.portals, spec, grant, spec.target_name)
 
     def observe(self) -> Sequence[ObservedExport]:
-        """Return our exports, and what a lost one left behind, by one walk."""
+        """Return our exports, and what a lost one left behind, by one walk.
+
+        :raises Timeout: one of them cannot be looked at, as the storage behind it hangs; the others are not guessed.
+        """
+        return self._bounded(_WHOLE, "list the exports", self._observe)
+
+    def _names(self) -> list[str]:
         with self._told("list the targets"):
             self._check_root()
-            names = iscsi.our_names(self.tree, self.config.prefix)
-            return [iscsi.observed(iscsi.read(self.tree, name)) for name in names]
+            return iscsi.our_names(self.tree, self.config.prefix)
+
+    def _observe(self) -> list[ObservedExport]:
+        found = self._names()
+        with self._told("list the targets"):
+            return [iscsi.observed(iscsi.read(self.tree, name)) for name in found]
+
+
+def _do(outcome: Future[R], lock: threading.Lock, work: Callable[[], R]) -> None:
+    """Do the work in a thread that may hang; at the end give the lock back."""
+    try:
+        result = concurrency.own_thread(work)
+    except BaseException as error:
+        lock.release()
+        outcome.set_exception(error)
+    else:
+        lock.release()
+        outcome.set_result(result)
 
 
 def _refused(step: Step, error: OSError) -> exception.VolmgrError:

@@ -94,6 +94,22 @@ def leftovers() -> list[str]:
     return sorted(str(path) for path in found)
 
 
+def wipe() -> None:
+    """Remove everything from LIO, whoever made it, as a restart of its service does."""
+    for enable in CONFIGFS.glob("iscsi/iqn.*/tpgt_*/enable"):
+        _write(enable, "0")
+    for links in ("iscsi/iqn.*/tpgt_*/acls/*/lun_*/*", "iscsi/iqn.*/tpgt_*/lun/lun_*/*"):
+        for link in CONFIGFS.glob(links):
+            if link.is_symlink():
+                link.unlink()
+    levels = [f"iscsi/iqn.*/tpgt_*/{level}" for level in ("np/*", "acls/*/lun_*", "acls/*", "lun/lun_*", "")]
+    for pattern in (*levels, "iscsi/iqn.*/", "core/*_*/*/", "core/*_*/"):
+        for folder in CONFIGFS.glob(pattern):
+            folder.rmdir()
+    if (CONFIGFS / "iscsi").is_dir():
+        (CONFIGFS / "iscsi").rmdir()
+
+
 def _make_acl(undo: contextlib.ExitStack, group: Path, initiator_iqn: str, chap: Chap, lun: int) -> None:
     acl = group / "acls" / initiator_iqn
     _make(undo, acl)
