@@ -47,8 +47,10 @@ class HangingDevice:
                 run("dmsetup", "suspend", "--nolockfs", self.name)
                 yield
             finally:
-                run("dmsetup", "resume", self.name)
-                guard.kill()
+                try:
+                    run("dmsetup", "resume", self.name)
+                finally:
+                    guard.kill()
 
 
 @contextlib.contextmanager
