@@ -35,11 +35,15 @@ Change = Callable[[Connection, rows.Wanted], None]
 
 
 class KeyedLocks:
-    """One lock for each key that is in use, taken with a deadline."""
+    """One lock for each key that is in use, taken with a deadline.
 
-    def __init__(self) -> None:
+    :param make: makes a lock; a simulation gives its own.
+    """
+
+    def __init__(self, make: Callable[[], Any] = threading.Lock) -> None:
+        self._make = make
         self._guard = threading.Lock()
-        self._locks: dict[str, tuple[threading.Lock, list[int]]] = {}
+        self._locks: dict[str, tuple[Any, list[int]]] = {}
 
     @contextlib.contextmanager
     def hold(self, key: str, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
@@ -48,7 +52,7 @@ class KeyedLocks:
         :param timeout: seconds to wait for it. :raises Timeout: it did not come free.
         """
         with self._guard:
-            lock, users = self._locks.setdefault(key, (threading.Lock(), [0]))
+            lock, users = self._locks.setdefault(key, (self._make(), [0]))
             users[0] += 1
         try:
             if not lock.acquire(timeout=timeout):

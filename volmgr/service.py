@@ -101,6 +101,10 @@ class Worker:
             self.driver = self._load_driver()
         else:
             self.target = self.driver.target_driver
+        self.assemble()
+
+    def assemble(self) -> None:
+        """Put together what works on the database with the driver: exports, journal, attachments."""
         settings = self._settings()
         self.exports = Exports(
             self.database,
@@ -217,7 +221,7 @@ class Worker:
     def init_host_with_rpc(self) -> None:
         """Once the backend is up: run what was begun, rebuild the exports, then pump the journal until the end."""
         for pause in _forever(SETUP_BACKOFF):
-            if self.is_working() or self._stopping.wait(pause):
+            if self.is_working() or self.clock.wait(self._stopping, pause):
                 break
             self.init_host()
         if self._stopping.is_set():
