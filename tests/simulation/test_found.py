@@ -32,6 +32,15 @@ FOUND: dict[str, Plan] = {
     "an export that is removed outlives its rows": Plan(
         (Request("remove", "remove_export", V0),), (Strike("target:sync/before", "crash", 2),), stage="unexported",
     ),
+    # The thread that takes over what an earlier life had begun ended with the first error of the database, or with an
+    # export that stayed busy: the journal was not looked at any more, or the other exports were not made again.
+    "a start survives a database that is away": Plan(
+        (Request("create", "create_volume", V0 | {"size": 1}, wait=True),),
+        (Strike("db:read", "fail", 2, "volmgr.backend_down.database"),), stage="volumes",
+    ),
+    "a start survives a busy export": Plan(
+        (Request("terminate", "terminate_connection", V0 | {"connector": "&a"}),), stage="attached", order=133, drift=0.05,
+    ),
 }
 
 
