@@ -128,7 +128,7 @@ class Worker:
         )
         self.dispatcher.paused = True
         self.attachments = Attachments(self.database, self.exports, self.clock)
-        self.properties = Properties(self.database, self.clock)
+        self.properties = Properties(self.database, self.exports, self.clock)
 
     def _load_target(self) -> Target | None:
         from volmgr.drivers import loader

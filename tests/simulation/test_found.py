@@ -39,7 +39,15 @@ FOUND: dict[str, Plan] = {
         (Strike("db:read", "fail", 2, "volmgr.backend_down.database"),), stage="volumes",
     ),
     "a start survives a busy export": Plan(
-        (Request("terminate", "terminate_connection", V0 | {"connector": "&a"}),), stage="attached", order=133, drift=0.05,
+        (Request("terminate", "terminate_connection", V0 | {"connector": "&a"}),),
+        (Strike("target:sync/before", "delay", seconds=65.0),), stage="attached",
+    ),
+    # A volume that became read-only was still served for writing, until the next sync.
+    "the export follows a volume that becomes read-only": Plan(
+        (Request("update", "update_volume", V0 | {"readonly": True}),), stage="unexported",
+    ),
+    "a volume that somebody may write to does not become read-only": Plan(
+        (Request("update", "update_volume", V0 | {"readonly": True}),), stage="connected",
     ),
 }
 
