@@ -35,11 +35,15 @@ Change = Callable[[Connection, rows.Wanted], None]
 
 
 class KeyedLocks:
-    """One lock for each key that is in use, taken with a deadline."""
+    """One lock for each key that is in use, taken with a deadline.
 
-    def __init__(self) -> None:
+    :param make: makes a lock; a simulation gives its own.
+    """
+
+    def __init__(self, make: Callable[[], Any] = threading.Lock) -> None:
+        self._make = make
         self._guard = threading.Lock()
-        self._locks: dict[str, tuple[threading.Lock, list[int]]] = {}
+        self._locks: dict[str, tuple[Any, list[int]]] = {}
 
     @contextlib.contextmanager
     def hold(self, key: str, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
@@ -48,7 +52,7 @@ class KeyedLocks:
         :param timeout: seconds to wait for it. :raises Timeout: it did not come free.
         """
         with self._guard:
-            lock, users = self._locks.setdefault(key, (threading.Lock(), [0]))
+            lock, users = self._locks.setdefault(key, (self._make(), [0]))
             users[0] += 1
         try:
             if not lock.acquire(timeout=timeout):
@@ -272,12 +276,27 @@ class Exports:
             return bool(gone)
 
     def withdraw(self, kind: str, resource_id: str) -> None:
-        """End a resource's export on the target; its rows are for the caller's transaction to remove."""
-        if self.target is None:
-            return
+        """End a resource's export with everybody's access to it; a repeat changes nothing.
+
+        Under the lock, so that a sync that comes later, for whatever reason, finds no row to make it again from. The
+        target comes first: a death in between leaves rows, from which a start makes the export again. The other way
+        round it would leave an export on the target that nobody knows of.
+        """
         with self.locks.hold(resource_id):
+            self._unserve(kind, resource_id)
+            self._forget(resource_id)
+
+    def _unserve(self, kind: str, resource_id: str) -> None:
+        if self.target is not None:
             name = names.target_name(self.settings.target_prefix, kind, resource_id)
             self.target.sync(types.ExportSpec(kind, resource_id, name, wanted=False))
+
+    def _forget(self, resource_id: str) -> None:
+        def write() -> None:
+            with self.database.writer(urgent=True) as conn:
+                rows.delete(conn, resource_id)
+
+        self.database.retrying(write)
 
     def remove(self, kind: str, resource_id: str) -> bool:
         """Remove a resource's export, rows and target; returns whether there was one.
@@ -285,22 +304,21 @@ class Exports:
         :raises Conflict: somebody is still granted access.
         """
         with self.locks.hold(resource_id):
-            with self.database.writer(urgent=True) as conn:
-                found = rows.wanted(conn, kind, resource_id, lock=True)
-                if found is None or found.export is None:
-                    return False
-                self._here(found)
-                if found.grants:
-                    raise exception.Conflict(
-                        f"The {kind} {resource_id} is still granted to {len(found.grants)} connectors",
-                        hint="Terminate their connections first",
-                        resource=kind,
-                        id=resource_id,
-                    )
-                rows.delete(conn, resource_id)
+            with self.database.reader() as conn:
+                found = rows.wanted(conn, kind, resource_id)
+            if found is None or found.export is None:
+                return False
+            self._here(found)
+            if found.grants:
+                raise exception.Conflict(
+                    f"The {kind} {resource_id} is still granted to {len(found.grants)} connectors",
+                    hint="Terminate their connections first",
+                    resource=kind,
+                    id=resource_id,
+                )
+            self._unserve(kind, resource_id)
             self._killpoint("remove_export/-/removed")
-            if self.target is not None:
-                self.target.sync(dataclasses.replace(self.spec(found), wanted=False, grants=()))
+            self._forget(resource_id)
             return True
 
     def sync(self, kind: str, resource_id: str) -> bool:

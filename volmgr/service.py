@@ -101,6 +101,10 @@ class Worker:
             self.driver = self._load_driver()
         else:
             self.target = self.driver.target_driver
+        self.assemble()
+
+    def assemble(self) -> None:
+        """Put together what works on the database with the driver: exports, journal, attachments."""
         settings = self._settings()
         self.exports = Exports(
             self.database,
@@ -124,7 +128,7 @@ class Worker:
         )
         self.dispatcher.paused = True
         self.attachments = Attachments(self.database, self.exports, self.clock)
-        self.properties = Properties(self.database, self.clock)
+        self.properties = Properties(self.database, self.exports, self.clock)
 
     def _load_target(self) -> Target | None:
         from volmgr.drivers import loader
@@ -217,18 +221,32 @@ class Worker:
     def init_host_with_rpc(self) -> None:
         """Once the backend is up: run what was begun, rebuild the exports, then pump the journal until the end."""
         for pause in _forever(SETUP_BACKOFF):
-            if self.is_working() or self._stopping.wait(pause):
+            if self.is_working() or self.clock.wait(self._stopping, pause):
                 break
             self.init_host()
         if self._stopping.is_set():
             return
         self.dispatcher.paused = False
-        count = self.dispatcher.recover()
-        if count:
+        if self._insist(self._take_over, "Taking over what an earlier volmgr-volume had begun"):
+            self._spawn(self.dispatcher.loop, "pump")
+            self.dispatcher.ring()
+            self._insist(self.exports.rebuild, "Making the exports again")
+
+    def _take_over(self) -> None:
+        if count := self.dispatcher.recover():
             LOG.warning("Took over %d operations that an earlier volmgr-volume had begun", count)
-        self._spawn(self.dispatcher.loop, "pump")
-        self.dispatcher.ring()
-        self.exports.rebuild()
+
+    def _insist(self, work: Callable[[], object], what: str) -> bool:
+        """Do a part of the start, again until it succeeds; returns whether it did before the worker was to stop."""
+        for pause in _forever(SETUP_BACKOFF):
+            try:
+                work()
+                return True
+            except Exception as error:
+                LOG.error("%s failed, it is tried again in %d s: %s", what, pause, error, exc_info=not _ours(error))
+            if self.clock.wait(self._stopping, pause):
+                break
+        return False
 
     def _spawn(self, work: Callable[[], None], name: str) -> None:
         thread = threading.Thread(target=work, name=f"volmgr-{name}", daemon=True)

@@ -129,11 +129,6 @@ class Closing:
         """Record an object's new size, in GiB."""
         self.conn.execute(_RESIZE, {"object_id": object_id, "new_size": size * types.GiB})
 
-    def withdraw_export(self, resource_id: str) -> None:
-        """Remove a resource's export and all grants on it."""
-        self.conn.execute(sa.delete(models.grants).where(models.grants.c.resource_id == resource_id))
-        self.conn.execute(sa.delete(models.exports).where(models.exports.c.resource_id == resource_id))
-
     def uncharge(self, project_id: str | None, volume_type_id: str | None, **amounts: int) -> None:
         """Give quota back, last of all."""
         self._returns.append((project_id, volume_type_id, amounts))

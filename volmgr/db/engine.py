@@ -37,6 +37,7 @@ from volmgr.db.faults import (
     translate,
 )
 from volmgr.db.turns import Turns
+from volmgr.runtime import Clock, SystemClock
 
 __all__ = [
     "CommitUnknown",
@@ -85,6 +86,7 @@ class Database:
         server's answer to a connection attempt.
     :param statement_timeout: seconds that one statement may take on a server.
     :param retry_timeout: seconds after which :meth:`retrying` begins no further try.
+    :param clock: what :meth:`retrying` measures its pauses by.
     :raises InvalidConfiguration: the URL names no database that volmgr can use.
     """
 
@@ -96,7 +98,9 @@ class Database:
         busy_timeout: float = 15.0,
         statement_timeout: float = 60.0,
         retry_timeout: float = 15.0,
+        clock: Clock | None = None,
     ) -> None:
+        self.clock: Clock = clock or SystemClock()
         self.busy_timeout = busy_timeout
         self.retry_timeout = retry_timeout
         self.count = Count()
@@ -190,16 +194,16 @@ class Database:
         :returns: what ``function`` returns.
         :raises DatabaseBusy, DatabaseDown: still so after ``retry_timeout`` seconds.
         """
-        deadline = time.monotonic() + self.retry_timeout
+        deadline = self.clock.monotonic() + self.retry_timeout
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
                 return function()
             except (DatabaseBusy, DatabaseDown) as error:
-                if time.monotonic() + pause >= deadline:
+                if self.clock.monotonic() + pause >= deadline:
                     raise
                 LOG.debug("Transaction is tried again: %s", error)
-            time.sleep(pause * random.uniform(0.5, 1.0))
+            self.clock.wait(threading.Event(), pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     @contextlib.contextmanager

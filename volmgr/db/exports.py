@@ -207,7 +207,9 @@ def exported(conn: Connection, resource_ids: Sequence[str]) -> list[str]:
     return list(conn.execute(_EXISTS.where(_E.c.resource_id.in_(resource_ids))).scalars())
 
 
-def granted(conn: Connection, resource_id: str) -> bool:
-    """Return whether anybody may connect to a resource."""
+def granted(conn: Connection, resource_id: str, mode: str | None = None) -> bool:
+    """Return whether anybody may connect to a resource, in that mode if one is named."""
     query = sa.select(_G.c.id).where(_G.c.resource_id == resource_id).limit(1)
+    if mode is not None:
+        query = query.where(_G.c.mode == mode)
     return conn.execute(query).first() is not None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a volume is called and how it may be used: one compare-and-swap, no storage, no journal."""
+"""What a volume is called and how it may be used: one compare-and-swap, then the export follows; no journal."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ import sqlalchemy as sa
 
 from volmgr import exception
 from volmgr.context import RequestContext
+from volmgr.db import exports as export_rows
 from volmgr.db import listing, models
 from volmgr.db.engine import Database
+from volmgr.exports import Exports
 from volmgr.operations import meeting
 from volmgr.runtime import Clock
 
 
 class Properties:
-    """Changes of rows that concern nobody but their readers."""
+    """Changes of rows that no storage follows."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, exports: Exports, clock: Clock) -> None:
         self.database = database
+        self.exports = exports
         self.clock = clock
 
     def update(self, context: RequestContext, volume_id: str, changes: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +39,10 @@ class Properties:
                 view = listing.volume(conn, volume_id, context.scope)
                 if view["operation_id"] is not None:
                     meeting.check_beside(conn, "volume", volume_id, "update")
-                if values.get("readonly") and any(item["mode"] == "rw" for item in view["attachments"]):
+                if values.get("readonly") and (
+                    any(item["mode"] == "rw" for item in view["attachments"])
+                    or export_rows.granted(conn, volume_id, mode="rw")
+                ):
                     raise exception.VolumeAttached(id=volume_id, status=view["status"])
                 if values:
                     table = models.volumes
@@ -44,4 +50,7 @@ class Properties:
                     conn.execute(statement.values(**values, updated_at=self.clock.now()))
                 return listing.volume(conn, volume_id, context.scope)
 
-        return self.database.retrying(write)
+        changed = self.database.retrying(write)
+        if "readonly" in values:
+            self.exports.sync("volume", volume_id)
+        return changed

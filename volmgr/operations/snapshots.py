@@ -134,8 +134,6 @@ class DeleteSnapshot(Operation[DeleteArgs]):
 
     def commit(self, task: Task, tx: Closing) -> Any:
         snapshot = task.snapshot(self.a.snapshot_id)
-        for resource_id in task.data.get("exported") or ():
-            tx.withdraw_export(resource_id)
         if self.a.unmanage_only:
             tx.delete("snapshot", snapshot.id)
             tx.forget_object(snapshot.name_id)

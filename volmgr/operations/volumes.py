@@ -207,8 +207,6 @@ class DeleteVolume(Operation[DeleteArgs]):
 
     def commit(self, task: Task, tx: Closing) -> Any:
         volume = task.volume(self.a.volume_id)
-        for resource_id in task.data.get("exported") or ():
-            tx.withdraw_export(resource_id)
         for snapshot_id in task.data.get("snapshots") or ():
             bury(task, tx, task.snapshot(snapshot_id))
         if self.a.force:
@@ -228,7 +226,7 @@ class DeleteVolume(Operation[DeleteArgs]):
 
 
 def unexport_step(task: Task, kind: str, resource_id: str) -> Step:
-    """Return the step that ends a resource's export on the target."""
+    """Return the step that ends a resource's export and everybody's access to it."""
     return Step(f"unexport-{resource_id}", lambda: task.backend.exports.withdraw(kind, resource_id))
 
 

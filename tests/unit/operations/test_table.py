@@ -65,7 +65,8 @@ class Scene:
 
     def volume_update(self) -> Answer:
         changes = {"display_name": "other"}
-        return Properties(self.rig.database, self.rig.clock).update(self.rig.context, self.volume_id, changes)
+        properties = Properties(self.rig.database, self.rig.exports, self.rig.clock)
+        return properties.update(self.rig.context, self.volume_id, changes)
 
     def volume_attach(self) -> Answer:
         return self.rig.attachments.attach(self.volume_id, new_id(), None, None, "rw", new_id())

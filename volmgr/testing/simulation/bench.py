@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all schedules of a process share, because making it anew would cost more than a schedule: the configuration,
+the database file with its compiled statements, the key, and the beginnings (stages) that were made once and copied.
+
+The database has one more table than the product's, filled by triggers: what happened to rows, in the order in which it
+was committed.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import sqlite3
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from volmgr import conf as config
+from volmgr import crypto
+from volmgr.db import schema
+from volmgr.drivers.options import Configuration
+from volmgr.drivers.sim import MemoryStore
+from volmgr.drivers.sim.driver import SimDriver
+from volmgr.testing.simulation.database import SimDatabase
+
+HOST = "node@b"
+_CONFIG = """[DEFAULT]
+state_path = {folder}/state
+host = node
+enabled_backends = b
+[b]
+volume_driver = sim
+target_helper = fake
+target_ip_address = 127.0.0.1
+"""
+#: by table: what is written down of a row's change.
+_NOTED = {
+    "operations": "state",
+    "volumes": "status",
+    "snapshots": "status",
+}
+HISTORY = "CREATE TABLE sim_history (seq INTEGER PRIMARY KEY, noun TEXT, id TEXT, old TEXT, new TEXT, operation TEXT)"
+
+
+def _triggers() -> list[str]:
+    made = []
+    for table, column in _NOTED.items():
+        holder = "id" if table == "operations" else "operation_id"
+        insert = "INSERT INTO sim_history (noun, id, old, new, operation) VALUES"
+        changed = f"OLD.{column} <> NEW.{column}"
+        held = "" if table == "operations" else " OR OLD.operation_id IS NOT NEW.operation_id"
+        made += [
+            f"CREATE TRIGGER sim_{table}_i AFTER INSERT ON {table} BEGIN "
+            f"{insert} ('{table}', NEW.id, NULL, NEW.{column}, NEW.{holder}); END",
+            f"CREATE TRIGGER sim_{table}_d AFTER DELETE ON {table} BEGIN "
+            f"{insert} ('{table}', OLD.id, OLD.{column}, NULL, OLD.{holder}); END",
+            f"CREATE TRIGGER sim_{table}_u AFTER UPDATE ON {table} WHEN {changed}{held} BEGIN "
+            f"{insert} ('{table}', NEW.id, OLD.{column}, NEW.{column}, coalesce(OLD.{holder}, NEW.{holder})); END",
+        ]
+    return made
+
+
+@dataclass
+class Beginning:
+    """A stage as it is copied: a copy of the database in memory, the store, the target's exports, what was asked."""
+
+    database: sqlite3.Connection
+    store: MemoryStore
+    exports: dict[str, Any]
+
+
+class Bench:
+    """See the module; :meth:`close` removes its folder."""
+
+    def __init__(self) -> None:
+        shared = "/dev/shm"
+        place = shared if os.access(shared, os.W_OK) else None
+        self._folder = tempfile.TemporaryDirectory(prefix="volmgr-simulation-", dir=place)
+        folder = Path(self._folder.name)
+        file = folder / "volmgr.conf"
+        file.write_text(_CONFIG.format(folder=folder))
+        self.conf = config.load(["--config-file", str(file)])
+        (self.options,) = config.backends(self.conf)
+        self.database = SimDatabase(f"sqlite:///{folder}/volmgr.sqlite")
+        schema.prepare(self.database, embedded=True)
+        self.cipher = crypto.Cipher.open(str(folder / "keys.json"), self.database)
+        with self.database.writer() as conn:
+            for statement in (HISTORY, *_triggers()):
+                conn.exec_driver_sql(statement)
+        self.driver_options = Configuration({"volume_backend_name": "pool"}, SimDriver.get_driver_options())
+        self._empty = self.keep(MemoryStore("sim"), {})
+        self.stages: dict[Any, Beginning] = {}
+
+    def _raw(self) -> Any:
+        return self.database.engine.raw_connection()
+
+    def keep(self, store: MemoryStore, exports: dict[str, Any]) -> Beginning:
+        """Return what is there now, to begin from later."""
+        connection = self._raw()
+        try:
+            raw: sqlite3.Connection = connection.dbapi_connection
+            raw.execute("DELETE FROM sim_history")
+            database = sqlite3.connect(":memory:", check_same_thread=False)
+            raw.backup(database)
+        finally:
+            connection.close()
+        return Beginning(database, _copy(store), dict(exports))
+
+    def reset(self, beginning: Beginning | None) -> tuple[MemoryStore, dict[str, Any]]:
+        """Make the database as it was; returns copies of the store and of the target's exports."""
+        beginning = beginning or self._empty
+        connection = self._raw()
+        try:
+            beginning.database.backup(connection.dbapi_connection)
+        finally:
+            connection.close()
+        return _copy(beginning.store), dict(beginning.exports)
+
+    def raw(self, statement: str) -> list[Any]:
+        """Return the rows of a SELECT, past everything that counts, caches or yields."""
+        connection = self._raw()
+        try:
+            return list(connection.dbapi_connection.execute(statement))
+        finally:
+            connection.close()
+
+    def history(self) -> list[tuple[str, str, str | None, str | None, str | None]]:
+        """Return (noun, id, old, new, operation) of every change, in the order of the commits."""
+        return self.raw("SELECT noun, id, old, new, operation FROM sim_history ORDER BY seq")
+
+    def close(self) -> None:
+        """Remove everything."""
+        for beginning in (self._empty, *self.stages.values()):
+            beginning.database.close()
+        self.database.close()
+        self._folder.cleanup()
+
+
+def _copy(store: MemoryStore) -> MemoryStore:
+    made = MemoryStore(store.name)
+    made._objects = copy.deepcopy(store._objects)
+    made._provisioned = store._provisioned
+    return made

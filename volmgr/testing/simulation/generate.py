@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Makes plans: at random from a seed, and all pairs of verbs with a crash at every yield point.
+
+What a seed means changes with this module; a plan that showed a defect is therefore kept as a plan.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from volmgr.testing.simulation.plan import Plan, Request, Strike
+
+STAGE_NAMES = (
+    "empty", "volume", "volumes", "snapshot", "connected", "unexported", "exported", "attached", "deleted",
+)
+LATE: tuple[tuple[float, ...], ...] = ((0.0,), (0.0, 0.0), (0.3,), (2.0,), (20.0,), (90.0,))
+BACKEND_ERRORS = ("volmgr.backend_down", "volmgr.no_space", "volmgr.busy.volume", "volmgr.timeout", "volmgr.not_found")
+DATABASE_ERRORS = ("volmgr.busy.database", "volmgr.backend_down.database")
+_DRIVER_VERBS = (
+    "create_volume", "create_cloned_volume", "create_volume_from_snapshot", "create_snapshot", "delete_volume",
+    "delete_snapshot", "extend_volume", "trash_volume", "trash_snapshot", "restore_volume", "wipe",
+)
+_DRIVER_PLACES = tuple(f"driver:{verb}/{when}" for verb in _DRIVER_VERBS for when in ("before", "building", "after"))
+_TARGET_PLACES = ("target:sync/before", "target:sync/after")
+
+#: what clients ask of the stages' resources: (name, verb, arguments), each once in every pair.
+ASKED: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("create", "create_volume", {"volume_id": "@v0", "size": 1}),
+    ("clone", "create_volume", {"volume_id": "@v2", "source_volid": "@v0"}),
+    ("restore", "create_volume", {"volume_id": "@v2", "snapshot_id": "@s0"}),
+    ("delete", "delete_volume", {"volume_id": "@v0"}),
+    ("cascade", "delete_volume", {"volume_id": "@v0", "cascade": True}),
+    ("force", "delete_volume", {"volume_id": "@v0", "force": True, "cascade": True}),
+    ("unmanage", "delete_volume", {"volume_id": "@v0", "unmanage_only": True}),
+    ("undelete", "undelete_volume", {"volume_id": "@v0"}),
+    ("extend", "extend_volume", {"volume_id": "@v0", "new_size": 2}),
+    ("update", "update_volume", {"volume_id": "@v0", "readonly": True}),
+    ("snap", "create_snapshot", {"volume_id": "@v0", "snapshot_id": "@s1"}),
+    ("unsnap", "delete_snapshot", {"snapshot_id": "@s0"}),
+    ("revert", "revert_to_snapshot", {"volume_id": "@v0", "snapshot_id": "@s0"}),
+    ("attach", "attach_volume", {"volume_id": "@v0", "instance_uuid": "@i1", "attachment_id": "@a1"}),
+    ("detach", "detach_volume", {"volume_id": "@v0", "attachment_id": "@a0"}),
+    ("detach-all", "detach_volume", {"volume_id": "@v0", "force": True}),
+    ("reserve", "attachment_create", {"attachment_id": "@a2", "volume_id": "@v0", "instance_uuid": "@i2"}),
+    ("connect-attachment", "attachment_update", {"volume_id": "@v0", "attachment_id": "@a2", "connector": "&b"}),
+    ("complete", "attachment_complete", {"attachment_id": "@a2"}),
+    ("release", "attachment_delete", {"volume_id": "@v0", "attachment_id": "@a2"}),
+    ("connect", "initialize_connection", {"volume_id": "@v0", "connector": "&b"}),
+    ("disconnect", "terminate_connection", {"volume_id": "@v0", "connector": "&a"}),
+    ("disconnect-all", "terminate_connection", {"volume_id": "@v0", "connector": None, "force": True}),
+    ("connect-snapshot", "initialize_connection_snapshot", {"snapshot_id": "@s0", "connector": "&b"}),
+    ("disconnect-snapshot", "terminate_connection_snapshot", {"snapshot_id": "@s0", "connector": "&a"}),
+    ("unexport", "remove_export", {"volume_id": "@v0"}),
+    ("unexport-snapshot", "remove_export_snapshot", {"snapshot_id": "@s0"}),
+    ("check-export", "check_for_export", {"instance_id": "@i0"}),
+)
+_CHANGING = tuple(name for name, verb, _args in ASKED if verb in (
+    "create_volume", "delete_volume", "undelete_volume", "extend_volume", "create_snapshot", "delete_snapshot",
+    "revert_to_snapshot",
+))
+
+
+def _request(rng: random.Random, number: int, client: int, journalled: list[str]) -> Request:
+    late = rng.choice(LATE) if rng.random() < 0.2 else ()
+    name = f"r{number}"
+    if journalled and rng.random() < 0.12:
+        action = rng.choice(("operation_cancel", "operation_cancel", "operation_retry", "operation_abandon"))
+        return Request(name, action, {"operation_id": f"${rng.choice(journalled)}"}, client, late=late)
+    _label, verb, arguments = rng.choice(ASKED)
+    arguments = dict(arguments)
+    for key, value in arguments.items():
+        if value == "@v0" and rng.random() < 0.15:
+            arguments[key] = rng.choice(("@v1", "@v2"))
+        elif value == "@s0" and rng.random() < 0.15:
+            arguments[key] = "@s1"
+        elif key in ("size", "new_size"):
+            arguments[key] = rng.randint(1, 4)
+    return Request(name, verb, arguments, client, wait=rng.random() < 0.4, late=late)
+
+
+def _strike(rng: random.Random) -> Strike:
+    kind = rng.random()
+    nth = rng.choice((1, 1, 1, 2, 3))
+    if kind < 0.45:
+        return Strike(rng.choice(_DRIVER_PLACES), "fail", nth, rng.choice(BACKEND_ERRORS))
+    if kind < 0.6:
+        return Strike(rng.choice(_TARGET_PLACES), "fail", nth)
+    if kind < 0.7:
+        place = rng.choice((*_DRIVER_PLACES, *_TARGET_PLACES))
+        return Strike(place, "delay", nth, seconds=rng.choice((1.0, 10.0, 65.0, 200.0)))
+    nth = rng.randint(1, 25)
+    if kind < 0.85:
+        return Strike(rng.choice(("db:write", "db:write", "db:read")), "fail", nth, rng.choice(DATABASE_ERRORS))
+    return Strike(rng.choice(("db:commit", "db:committed")), "lost", nth)
+
+
+def random_plan(seed: int) -> Plan:
+    """Return the plan of a seed."""
+    rng = random.Random(seed)
+    clients = rng.choice((1, 2, 2, 3))
+    requests: list[Request] = []
+    for number in range(rng.randint(2, 6)):
+        journalled = [item.name for item in requests if item.verb in _JOURNALLED]
+        requests.append(_request(rng, number, rng.randrange(clients), journalled))
+    strikes = [Strike("step", "crash", rng.randint(1, 140)) for _ in range(rng.choice((0, 0, 1, 1, 1, 2, 3)))]
+    if rng.random() < 0.45:
+        strikes += [_strike(rng) for _ in range(rng.choice((1, 1, 2)))]
+    return Plan(
+        tuple(requests),
+        tuple(strikes),
+        stage=rng.choice(STAGE_NAMES),
+        order=seed,
+        switch=rng.choice((0.0, 0.05, 0.2, 0.5, 0.9)),
+        drift=rng.choice((0.0, 0.0, 0.0, 0.01, 0.05)),
+        reboot=rng.random() < 0.3,
+        retention=rng.choice((0, 0, 0, 30)),
+        steer=rng.choice(("retry", "retry", "abandon")),
+    )
+
+
+_JOURNALLED = {verb for name, verb, _args in ASKED if name in _CHANGING}
+
+
+def pairs(stages: tuple[str, ...] = ("deleted", "exported", "attached")) -> Iterator[Plan]:
+    """Yield one plan for every pair of verbs on every one of these stages; each message comes twice."""
+    for stage in stages:
+        for first, verb, arguments in ASKED:
+            for second, other, others in ASKED:
+                requests = (
+                    Request(f"1-{first}", verb, arguments, 0, late=(0.0,)),
+                    Request(f"2-{second}", other, others, 1, late=(0.0,)),
+                )
+                yield Plan(requests, stage=stage, retention=30 if stage == "deleted" else 0)
+
+
+def crashes(plan: Plan, places: list[str], every: int = 1, offset: int = 0) -> Iterator[Plan]:
+    """Yield a plan with a crash at every n-th yield point of a schedule that was run without one."""
+    for step in range(1 + offset % every, len(places) + 1, every):
+        yield plan.but(strikes=(*plan.strikes, Strike("step", "crash", step)))

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is asked of a world that has come to rest: is it whole, is every outcome legal, does a start change nothing,
+does a repeat change nothing, and is nothing left once everything is deleted.
+
+Whoever adds a task that compares and repairs (an audit) lets it run here before the target is compared with SQL.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from volmgr import names, types
+from volmgr.db import exports as export_rows
+from volmgr.db import models
+from volmgr.db.engine import Transaction
+from volmgr.testing.invariants import violations
+from volmgr.testing.simulation import model
+from volmgr.testing.simulation.plan import Request, uuid_of
+
+if TYPE_CHECKING:
+    from volmgr.exports import Exports
+    from volmgr.testing.simulation.world import World
+
+_TABLES = {
+    "volumes": "id, status, size, object_id, operation_id, use_count",
+    "snapshots": "id, volume_id, status, volume_size, object_id, operation_id, use_count",
+    "attachments": "id, volume_id, status",
+    "objects": "id, resource_id, role, serial, size_bytes",
+    "exports": "resource_id, target_name, lun, auth_username",
+    "grants": "id, resource_id, peer_key, mode, attachment_id",
+    "operations": "id, verb, state, result, error",
+    "quotas": "project_id, volume_type_id, volumes, snapshots, gigabytes",
+}
+#: how often what is parked for an operator is tried again before it counts as stuck.
+ROUNDS = 3
+#: one schedule in so many is also asked whether deleting everything leaves nothing.
+EMPTIED_OF = 4
+#: tables that are empty when everything was deleted.
+_EMPTIED = ("volumes", "snapshots", "attachments", "objects", "exports", "grants")
+
+
+def judge(world: World) -> None:
+    """Add what is wrong to the world's findings."""
+    abandoned = _steer(world)
+    _whole(world, "at rest", target=not _hurt(world), orphans=abandoned)
+    _legal(world)
+    if world.found:
+        return
+    before = dump(world)
+    world.crash()
+    world.rest()
+    _same(world, "a start", before)
+    # The rows and the storage are what they were, so only the target need be looked at again.
+    world.found += [f"after a start: {text}" for text in _served(world)]
+    before = dump(world)
+    _repeat(world)
+    _same(world, "repeating every request", before)
+    if not world.found and world.plan.order % EMPTIED_OF == 0:
+        _empty(world, orphans=abandoned)
+
+
+def dump(world: World) -> dict[str, list[Any]]:
+    """Return everything that SQL and the storage hold, comparable."""
+    found = {name: world.bench.raw(f"SELECT {columns} FROM {name} ORDER BY 1") for name, columns in _TABLES.items()}
+    return {"storage": sorted(world.store.entries()), **found}
+
+
+def _same(world: World, what: str, before: dict[str, list[Any]]) -> None:
+    after = dump(world)
+    for name, rows in before.items():
+        if rows != after[name]:
+            gone = [row for row in rows if row not in after[name]]
+            new = [row for row in after[name] if row not in rows]
+            world.found.append(f"{what} changed {name}: {gone} became {new}")
+
+
+def _hurt(world: World) -> bool:
+    """Return whether the target may lag behind SQL until the next start: somebody was told that a sync had failed."""
+    return any(strike.at.startswith(("target:", "db:")) for strike in world.plan.strikes)
+
+
+def _whole(world: World, when: str, *, target: bool, orphans: bool) -> None:
+    found = violations(world.bench.database, _exports(world).driver, now=world.scheduler.now())
+    if orphans:
+        found = [text for text in found if not text.startswith(("storage of", "object"))]
+    if target:
+        found += _served(world)
+    world.found += [f"{when}: {text}" for text in found]
+
+
+def _exports(world: World) -> Exports:
+    assert world.worker is not None
+    return world.worker.exports
+
+
+def _served(world: World) -> list[str]:
+    """Return where what the target serves differs from what a sync would make of SQL now."""
+    exports, there = _exports(world), dict(world.target.exports)
+    found = []
+    for kind in names.KINDS:
+        with Transaction(world.bench.database, write=False) as conn:
+            ids = export_rows.ids(conn, kind, exports.settings.host)
+            wanted = export_rows.many_wanted(conn, kind, ids)
+        for spec in map(exports.spec, wanted):
+            has = there.pop(spec.target_name, None)
+            if has is None:
+                found.append(f"the target lacks {spec.target_name}")
+            elif has != spec:
+                fields = types.ExportSpec.__dataclass_fields__
+                differs = [name for name in fields if getattr(has, name) != getattr(spec, name)]
+                found.append(f"{spec.target_name} is served with other {', '.join(differs)} than SQL says")
+    return [*found, *(f"the target has {name}, which SQL does not" for name in there)]
+
+
+def _steer(world: World) -> bool:
+    """Do what an operator does about operations that are parked for him; returns whether any was abandoned."""
+    abandoned = False
+    for number in range(ROUNDS):
+        parked = world.unfinished()
+        if not parked:
+            break
+        action = world.plan.steer if number == 0 else "retry"
+        abandoned = abandoned or action == "abandon"
+        world.do([
+            Request(f"steer{number}.{index}", f"operation_{action}", {"operation_id": row[0]})
+            for index, row in enumerate(parked)
+        ])
+    return abandoned
+
+
+def _operations(world: World) -> dict[str, Any]:
+    with Transaction(world.bench.database, write=False) as conn:
+        return {row.id: row for row in conn.execute(sa.select(models.operations))}
+
+
+def _legal(world: World) -> None:
+    history = world.bench.history()
+    rows = _operations(world)
+    born = {row_id for noun, row_id, old, _new, _operation in history if noun == "operations" and old is None}
+    mine = {row_id: row for row_id, row in rows.items() if row_id in born}
+    world.found += model.check(history, mine)
+    for name, answers in world.answers.items():
+        ids = {answer.operation_id for answer in answers if answer.operation_id}
+        if len(ids) > 1:
+            world.found.append(f"the messages of {name} got the operations {sorted(ids)}")
+        world.found += [f"{name} was answered with {answer.code}" for answer in answers if answer.code in model.NEVER]
+        world.found += [
+            f"{name} was told of operation {item}, which is in no row" for item in ids if item not in rows
+        ]
+
+
+def _repeat(world: World) -> None:
+    """Send every request again that the journal knows: the answer is what became of it."""
+    by_key = {row.request_key: row for row in _operations(world).values()}
+    known = {
+        request.name: (request, row)
+        for request in world.plan.requests
+        if (row := by_key.get(uuid_of(f"key of {request.name}"))) is not None
+    }
+    heard = {name: len(world.answers.get(name, ())) for name in known}
+    world.do([Request(request.name, request.verb, request.args) for request, _row in known.values()])
+    for name, (_request, row) in known.items():
+        for answer in world.answers[name][heard[name]:]:
+            told = answer.result if isinstance(answer.result, dict) else {}
+            if (told.get("operation_id"), told.get("state"), told.get("result")) != (row.id, row.state, row.result):
+                world.found.append(f"the repeat of {name} was answered {answer}, the journal says {row.id} {row.state}")
+
+
+def _empty(world: World, *, orphans: bool) -> None:
+    """Delete everything; nothing may be left anywhere."""
+    snapshots = [row[0] for row in world.bench.raw("SELECT id FROM snapshots ORDER BY id")]
+    volumes = [row[0] for row in world.bench.raw("SELECT id FROM volumes ORDER BY id")]
+    requests = [
+        Request(f"end.s{index}", "delete_snapshot", {"snapshot_id": item}, wait=True)
+        for index, item in enumerate(snapshots)
+    ]
+    requests += [
+        Request(f"end.v{index}", "delete_volume", {"volume_id": item, "force": True}, wait=True)
+        for index, item in enumerate(volumes)
+    ]
+    world.do(requests)
+    for table in _EMPTIED:
+        if left := world.bench.raw(f"SELECT {_TABLES[table]} FROM {table}"):
+            world.found.append(f"after everything was deleted {table} has {left}")
+    used = "volumes <> 0 OR snapshots <> 0 OR gigabytes <> 0"
+    if left := world.bench.raw(f"SELECT {_TABLES['quotas']} FROM quotas WHERE {used}"):
+        world.found.append(f"after everything was deleted the quota says {left}")
+    left = [name for name, _size in world.store.entries() if names.parse_unmanaged_name(name) is None]
+    if left and not orphans:
+        world.found.append(f"after everything was deleted the storage has {left}")
+    if world.target.exports:
+        world.found.append(f"after everything was deleted the target has {sorted(world.target.exports)}")

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machine's randomness, drawn from a seed for a while: UUIDs, serials, secrets and the pauses of retries.
+
+It replaces what the operating system gives, nothing of volmgr: the same plan must give the same ids in every process,
+because rows are sorted by them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import secrets
+import uuid
+from collections.abc import Iterator
+from unittest import mock
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw everything from ``seed`` inside the ``with``."""
+    source = random.Random(seed)
+
+    def token_bytes(count: int | None = None) -> bytes:
+        return source.randbytes(32 if count is None else count)
+
+    def token_hex(count: int | None = None) -> str:
+        return token_bytes(count).hex()
+
+    def uuid4() -> uuid.UUID:
+        return uuid.UUID(bytes=source.randbytes(16), version=4)
+
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        with (
+            mock.patch.object(uuid, "uuid4", uuid4),
+            mock.patch.object(secrets, "token_bytes", token_bytes),
+            mock.patch.object(secrets, "token_hex", token_hex),
+        ):
+            yield
+    finally:
+        random.setstate(state)

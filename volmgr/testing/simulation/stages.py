@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be there when a schedule begins; made by the real verbs, once in each process, and copied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from volmgr.testing.simulation.bench import Beginning, Bench
+from volmgr.testing.simulation.plan import Plan, Request
+from volmgr.testing.simulation.randomness import seeded
+from volmgr.testing.simulation.world import World
+
+_VOLUME = Request("stage-v0", "create_volume", {"volume_id": "@v0", "size": 1}, wait=True)
+_OTHER = Request("stage-v1", "create_volume", {"volume_id": "@v1", "size": 1, "multiattach": True}, wait=True)
+_SNAPSHOT = Request("stage-s0", "create_snapshot", {"volume_id": "@v0", "snapshot_id": "@s0"}, wait=True)
+_CONNECTED = Request("stage-c", "initialize_connection", {"volume_id": "@v0", "connector": "&a"})
+_DISCONNECTED = Request("stage-d", "terminate_connection", {"volume_id": "@v0", "connector": "&a"})
+_SNAPSHOT_CONNECTED = Request(
+    "stage-cs", "initialize_connection_snapshot", {"snapshot_id": "@s0", "connector": "&a"}
+)
+_ATTACHED = Request(
+    "stage-a", "attach_volume", {"volume_id": "@v0", "instance_uuid": "@i0", "attachment_id": "@a0"}
+)
+_DELETED = Request("stage-d", "delete_volume", {"volume_id": "@v0"}, wait=True)
+
+#: by name: the requests that make it. ``v0``, ``v1`` are volumes, ``s0`` a snapshot of ``v0``.
+STAGES: dict[str, tuple[Request, ...]] = {
+    "empty": (),
+    "volume": (_VOLUME,),
+    "volumes": (_VOLUME, _OTHER),
+    "snapshot": (_VOLUME, _SNAPSHOT),
+    "connected": (_VOLUME, _CONNECTED),
+    "unexported": (_VOLUME, _CONNECTED, _DISCONNECTED),
+    "exported": (_VOLUME, _SNAPSHOT, _CONNECTED, _SNAPSHOT_CONNECTED),
+    "attached": (_VOLUME, _CONNECTED, _ATTACHED),
+    "deleted": (_VOLUME, _DELETED),
+}
+
+
+def begin(bench: Bench, stage: str) -> Beginning:
+    """Return a stage of :data:`STAGES`."""
+    if stage not in bench.stages:
+        bench.stages[stage] = make(bench, Plan(STAGES[stage], order=1, switch=0.0))
+    return bench.stages[stage]
+
+
+def make(bench: Bench, plan: Plan) -> Beginning:
+    """Run a plan in which nothing goes wrong, and return what it leaves."""
+    world = World(bench, plan, start=0.0)
+    with seeded(0):
+        bench.database.attend(world.scheduler)
+        try:
+            world.play()
+        finally:
+            world.close()
+    bad = [f"{name}: {answer.code}" for name, answers in world.answers.items() for answer in answers if answer.code]
+    if bad or world.found:
+        raise AssertionError(f"the stage cannot be made: {bad or world.found}")
+    return bench.keep(world.store, world.target.exports)
+
+
+def make_world(bench: Bench, plan: Plan, **options: object) -> World:
+    """Return the world of a plan, on its stage."""
+    made: Callable[..., World] = World
+    return made(bench, plan, beginning=begin(bench, plan.stage), **options)

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real worker, with the simulation's threads, clock and locks; and the two edges at which faults strike.
+
+Whatever :class:`volmgr.service.Worker` does at its start and while it lives is simulated by itself: a background task
+that it spawns becomes a thread of the schedule. What it would ask the machine for (its lock file, its own database
+connection, an RPC server) is given.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from volmgr.crypto import Cipher
+from volmgr.db.admission import Settings
+from volmgr.drivers.sim import Faults, SimDriver
+from volmgr.exports import KeyedLocks
+from volmgr.manager import VolumeManager
+from volmgr.service import Worker
+from volmgr.targets.fake import FakeTarget
+from volmgr.testing.simulation.database import SimDatabase
+from volmgr.testing.simulation.scheduler import Life, Lock, Pools, Scheduler, VirtualClock
+from volmgr.types import ExportSpec
+
+#: lanes and their threads: few, so that requests meet full pools.
+LANES = {"control": 3, "bulk": 2, "observe": 1}
+#: tasks that a worker keeps for as long as it lives; the world is at rest while they wait.
+BACKGROUND = ("pump",)
+
+
+class SimFaults(Faults):
+    """Every step of every driver verb is a yield point."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        super().__init__(VirtualClock(scheduler))
+        self._scheduler = scheduler
+
+    @property
+    def armed(self) -> bool:
+        return True
+
+    def reach(self, verb: str, when: str, resource_id: str) -> None:
+        self._scheduler.reach(f"driver:{verb}/{when}")
+
+
+class SimTarget(FakeTarget):
+    """A target that outlives its workers, as tgtd does; a sync is a yield point before and behind."""
+
+    scheduler: Scheduler | None = None
+
+    def sync(self, spec: ExportSpec) -> bool:
+        if self.scheduler is not None:
+            self.scheduler.reach("target:sync/before")
+        changed = super().sync(spec)
+        if self.scheduler is not None:
+            self.scheduler.reach("target:sync/after")
+        return changed
+
+
+class SimWorker(Worker):
+    """One life of the worker.
+
+    :param life: the threads of it. :param scheduler: who lets them take turns.
+    :param retention: seconds that what was deleted can be brought back.
+    """
+
+    def __init__(
+        self,
+        conf: Any,
+        options: Any,
+        *,
+        scheduler: Scheduler,
+        life: Life,
+        database: SimDatabase,
+        cipher: Cipher,
+        driver: SimDriver,
+        retention: int = 0,
+    ) -> None:
+        super().__init__(
+            conf,
+            options,
+            driver=driver,
+            clock=VirtualClock(scheduler),
+            executor=Pools(scheduler, life, LANES),
+            killpoint=lambda name: scheduler.reach(f"step:{name}"),
+        )
+        self.scheduler = scheduler
+        self.life = life
+        self.database = database
+        self.cipher = cipher
+        self._retention = retention
+
+    def _settings(self) -> Settings:
+        return dataclasses.replace(super()._settings(), trash_retention=self._retention)
+
+    def open(self) -> None:
+        """Put the worker together on what is given."""
+        self.target = self.driver.target_driver
+        self.assemble()
+
+    def assemble(self) -> None:
+        super().assemble()
+        self.exports.locks = KeyedLocks(lambda: Lock(self.scheduler))
+
+    def begin(self) -> None:
+        """Start as the daemon does, without an RPC server; requests are served at once."""
+        self.open()
+        self.init_host()
+        self.manager = VolumeManager(worker=self)
+        self._spawn(self.init_host_with_rpc, "recovery")
+
+    def _spawn(self, work: Callable[[], None], name: str) -> None:
+        self.scheduler.spawn(self.life, f"{self.life.name}/{name}", work, background=name in BACKGROUND)
+
+
+def make_driver(
+    cls: type[SimDriver], configuration: Any, host: str, target: FakeTarget, store: Any, scheduler: Scheduler
+) -> SimDriver:
+    """Return the simulator over ``store``, with the schedule's yield points."""
+    driver = cls(
+        configuration=configuration, host=host, target=target, store=store, clock=VirtualClock(scheduler)
+    )
+    driver.faults = SimFaults(scheduler)
+    return driver
+
