@@ -2,8 +2,8 @@
 """The initiator's side on this host: what it can connect with, and block devices from a connection_info.
 
 os-brick does the work for iSCSI, iSER, Fibre Channel, StorPool and local devices; ATA over Ethernet, which os-brick
-has dropped, is done here. The kernel parts are looked for first, so that a missing one is an error with a remedy and
-not a time-out. This module knows no RPC and no database; it needs root.
+has dropped, has a connector of ours. The kernel parts are looked for first, so that a missing one is an error with a
+remedy and not a time-out. This module knows no RPC and no database; it needs root.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from volmgr import exception
+from volmgr.initiator import aoe
+from volmgr.initiator.aoe import ethernet_addresses
 
-DEVICE_TIMEOUT = 30.0
-"""Seconds until an ATA over Ethernet device must have appeared."""
-ETHERNET = "1"  # ARPHRD_ETHER, if_arp.h
+__all__ = ["HostConnector", "ethernet_addresses", "module_state", "require_kernel"]
 
 #: By driver_volume_type: os-brick's name of the protocol, the kernel module, and what installs the rest.
 PROTOCOLS: dict[str, tuple[str, str, str]] = {
@@ -99,7 +97,7 @@ class HostConnector:
         kind, data = connection_info["driver_volume_type"], dict(connection_info["data"])
         require_kernel(kind)
         if kind == "aoe":
-            return _aoe_device(data)
+            return str(aoe.AoEConnector().connect_volume(data)["path"])
         with _typed("connect"):
             device: dict[str, Any] = self._protocol(kind).connect_volume(data)
         path = device["path"]
@@ -112,7 +110,7 @@ class HostConnector:
         """
         kind, data = connection_info["driver_volume_type"], dict(connection_info["data"])
         if kind == "aoe":
-            _aoe_flush(data)
+            aoe.AoEConnector().disconnect_volume(data)
             return
         with _typed("disconnect"):
             self._protocol(kind).disconnect_volume(data, None)
@@ -166,49 +164,3 @@ def _own_ip() -> str:
     from oslo_utils import netutils
 
     return str(netutils.get_my_ipv4())
-
-
-def ethernet_addresses(folder: str = "/sys/class/net") -> list[str]:
-    """Return the addresses of this host's Ethernet interfaces, the loopback left out."""
-    found = []
-    for interface in sorted(Path(folder).iterdir()) if os.path.isdir(folder) else ():
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # an interface may vanish at any moment
-            address = (interface / "address").read_text(encoding="ascii").strip()
-            if (interface / "type").read_text(encoding="ascii").strip() == ETHERNET and address:
-                found.append(address)
-    return found
-
-
-# --- ATA over Ethernet ----------------------------------------------------------------------------------------------
-
-
-def _aoe_path(data: Mapping[str, Any]) -> Path:
-    return Path(f"/dev/etherd/e{int(data['target_shelf'])}.{int(data['target_lun'])}")
-
-
-def _aoe_device(data: Mapping[str, Any]) -> str:
-    """Ask the network for a device and wait until it is there; the driver of the kernel is driven by /dev/etherd."""
-    path, pause = _aoe_path(data), threading.Event()
-    deadline = time.monotonic() + DEVICE_TIMEOUT
-    while not path.exists():
-        if time.monotonic() > deadline:
-            raise exception.BackendDown(
-                f"The device {path} did not appear within {DEVICE_TIMEOUT:g} s",
-                hint="Both hosts must be on one Ethernet segment; see aoe-interfaces(8) and dmesg",
-            )
-        Path("/dev/etherd/discover").write_text("discover\n", encoding="ascii")
-        pause.wait(DEVICE_TIMEOUT / 30)
-    return str(path)
-
-
-def _aoe_flush(data: Mapping[str, Any]) -> None:
-    """Write back what is cached and let the kernel forget the device."""
-    path = _aoe_path(data)
-    if not path.exists():
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    Path("/dev/etherd/flush").write_text(f"{path.name}\n", encoding="ascii")

@@ -29,6 +29,8 @@ from volmgr.targets.base import Target
 
 LOG = logging.getLogger(__name__)
 
+#: The protocols whose initiators have port names, and how a peer's key begins.
+_PORTS = {"fibre_channel": "fc", "aoe": "aoe"}
 LOCK_TIMEOUT = 60.0
 REBUILD_BATCH = 50
 Change = Callable[[Connection, rows.Wanted], None]
@@ -70,12 +72,19 @@ class KeyedLocks:
                     self._locks.pop(key, None)
 
 
+def port_names(connector: dict[str, Any], protocol: str) -> tuple[str, ...]:
+    """Return the sorted port names of who connects, in one spelling: Fibre Channel's WWPNs or Ethernet addresses."""
+    if protocol == "fibre_channel":
+        return tuple(sorted({str(name).lower().replace(":", "") for name in connector.get("wwpns") or ()}))
+    if protocol == "aoe":
+        return tuple(sorted({str(mac).lower() for mac in connector.get("aoe_macs") or ()}))
+    return ()
+
+
 def peer_key(connector: dict[str, Any], protocol: str) -> str:
     """Return the canonical name of who connects: two connectors of one initiator give the same."""
-    if protocol == "fibre_channel":
-        return "fc:" + ",".join(sorted(connector.get("wwpns") or ()))[:250]
-    if protocol == "aoe":
-        return "aoe:" + ",".join(sorted(connector.get("aoe_macs") or ()))[:250]
+    if protocol in _PORTS:
+        return f"{_PORTS[protocol]}:{','.join(port_names(connector, protocol))}"[:255]
     if connector.get("initiator"):
         return "iqn:" + str(connector["initiator"]).lower()
     return "host:" + str(connector.get("host") or connector.get("ip") or "")
@@ -177,28 +186,42 @@ class Exports:
             existing = _granted(found, peer, attachment_id, mode)
             grants = found.grants
             if existing is None:
-                if any((old.peer_key, old.attachment_id) == (peer, attachment_id) for old in grants):
-                    rows.delete_grants(conn, resource_id, peer_key=peer, attachment_id=attachment_id)
-                existing = types.Grant(
-                    id=str(uuid.uuid4()),
-                    mode=mode,
-                    initiator=connector.get("initiator"),
-                    wwpns=tuple(connector.get("wwpns") or ()),
-                    macs=tuple(connector.get("aoe_macs") or ()),
-                    host_name=connector.get("host"),
-                    ip=connector.get("ip"),
-                )
+                replaced = [old for old in grants if old.attachment_id == attachment_id and self._is(old, connector)]
+                for key in {old.peer_key for old in replaced}:
+                    rows.delete_grants(conn, resource_id, peer_key=key, attachment_id=attachment_id)
+                existing = self._new_grant(connector, mode)
                 row = rows.GrantRow(existing, peer, attachment_id)
                 rows.insert_grant(conn, resource_id, row, self.clock.now())
-                kept = (old for old in grants if (old.peer_key, old.attachment_id) != (peer, attachment_id))
-                grants = (*kept, row)
+                grants = (*(old for old in grants if old not in replaced), row)
             if change is not None:
                 change(conn, found)
             return dataclasses.replace(found, export=export, grants=grants), existing
 
+    def _new_grant(self, connector: dict[str, Any], mode: str) -> types.Grant:
+        ports = port_names(connector, self.protocol)
+        return types.Grant(
+            id=str(uuid.uuid4()),
+            mode=mode,
+            initiator=connector.get("initiator"),
+            wwpns=ports if self.protocol == "fibre_channel" else tuple(connector.get("wwpns") or ()),
+            macs=ports if self.protocol == "aoe" else tuple(connector.get("aoe_macs") or ()),
+            host_name=connector.get("host"),
+            ip=connector.get("ip"),
+        )
+
+    def _is(self, row: rows.GrantRow, connector: dict[str, Any]) -> bool:
+        """Return whether a grant is of the host that a connector describes.
+
+        A host may get or lose ports between two calls, so it is the same one if it shares a port with the grant.
+        """
+        if row.peer_key == peer_key(connector, self.protocol):
+            return True
+        known = {"fibre_channel": row.grant.wwpns, "aoe": row.grant.macs}.get(self.protocol, ())
+        return not set(known).isdisjoint(port_names(connector, self.protocol))
+
     def _new_export(self, conn: Connection, kind: str, resource: types.Volume | types.Snapshot) -> rows.ExportRow:
         auth: dict[str, Any] = {}
-        if self.settings.auth and self.target is not None:
+        if self.settings.auth and self.target is not None and self.protocol not in _PORTS:
             # 64 random bits each; 16 characters is the longest secret that every initiator takes.
             made = types.Chap(f"vm{secrets.token_hex(8)}", types.Secret(secrets.token_hex(8)))
             chap = self.settings.chap or made
@@ -212,6 +235,7 @@ class Exports:
             host=self.settings.host,
             target_name=target_name,
             now=self.clock.now(),
+            addresses=self.settings.shelves,
             **auth,
         )
 
@@ -244,7 +268,10 @@ class Exports:
 
         :returns: whether there was anything to take away.
         """
-        peer = peer_key(connector, self.protocol) if connector is not None else None
+
+        def goes(row: rows.GrantRow) -> bool:
+            of_peer = connector is None or self._is(row, connector)
+            return of_peer and attachment_id in (None, row.attachment_id)
 
         def revoke() -> tuple[rows.Wanted | None, int]:
             with self.database.writer(urgent=True) as conn:
@@ -252,17 +279,13 @@ class Exports:
                 if found is None:
                     return None, 0
                 self._here(found)
+                going = [row for row in found.grants if goes(row)]
                 gone = 0
-                if found.grants:
-                    gone = rows.delete_grants(conn, resource_id, peer_key=peer, attachment_id=attachment_id)
+                for key in {row.peer_key for row in going}:
+                    gone += rows.delete_grants(conn, resource_id, peer_key=key, attachment_id=attachment_id)
                 if change is not None:
                     change(conn, found)
-                kept = tuple(
-                    row
-                    for row in found.grants
-                    if (peer is not None and row.peer_key != peer)
-                    or (attachment_id is not None and row.attachment_id != attachment_id)
-                )
+                kept = tuple(row for row in found.grants if row not in going)
                 return dataclasses.replace(found, grants=kept), gone
 
         with self.locks.hold(resource_id):
@@ -391,6 +414,8 @@ class Exports:
             auth=export.chap(self.cipher, resource.id),
             grants=tuple(row.grant for row in found.grants),
             read_only=kind == "snapshot" or bool(resource.get("readonly")),
+            shelf=export.shelf,
+            blade=export.blade,
         )
 
     def _wanted(self, conn: Connection, kind: str, resource_id: str, *, lock: bool = False) -> rows.Wanted:

@@ -234,7 +234,8 @@ class Readers:
             lines.append(f"storage: {present}")
         if wanted is not None and wanted.export is not None:
             peers = ", ".join(row.peer_key for row in wanted.grants) or "nobody"
-            lines.append(f"export: {wanted.export.target_name}, granted to {peers}")
+            address = f" at e{wanted.export.shelf}.{wanted.export.blade}" if wanted.export.shelf is not None else ""
+            lines.append(f"export: {wanted.export.target_name}{address}, granted to {peers}")
         lines += [_story(record) for record in history]
         lines.append(f"next: {_next(kind, resource_id, view, history)}")
         return {

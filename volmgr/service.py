@@ -23,6 +23,7 @@ from volmgr.db import operations, schema, services
 from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
 from volmgr.db.engine import Database
+from volmgr.db.shelves import Shelves
 from volmgr.dispatch import Dispatcher
 from volmgr.exports import Exports
 from volmgr.incarnation import Incarnation
@@ -38,7 +39,7 @@ LOG = logging.getLogger(__name__)
 
 __all__ = ["Worker"]
 #: options of a backend that are one kind of target's own.
-TARGET_OPTIONS = ("tgt_socket", "tgt_threads")
+TARGET_OPTIONS = ("tgt_socket", "tgt_threads", "aoe_eth_dev")
 PURGE_INTERVAL = 3600.0
 PURGE_LIMIT = 1000
 SETUP_BACKOFF = (1, 2, 5, 15, 60)
@@ -135,7 +136,7 @@ class Worker:
 
         if not self.options.target_helper:
             return None
-        cls = loader.load_target(self.options.target_helper)
+        cls = loader.load_target(self.options.target_helper, self.options.target_protocol)
         addresses = [self.options.target_ip_address, *(self.options.target_secondary_ip_addresses or ())]
         config = TargetConfig(
             prefix=self.options.target_prefix,
@@ -171,6 +172,7 @@ class Worker:
             auth=bool(options.use_chap_auth),
             chap=_chap(options.chap_username, options.chap_password),
             grows_in_use=self.target is None or self.target.grows_in_use,
+            shelves=_shelves(options) if self.target is not None and self.target.protocol == "aoe" else None,
         )
 
     def init_host(self) -> None:
@@ -358,6 +360,10 @@ def _chap(username: str | None, password: str | None) -> types.Chap | None:
     if bool(username) != bool(password):
         raise exception.InvalidConfiguration(reason="chap_username and chap_password belong together")
     return types.Chap(username, types.Secret(password)) if username and password else None
+
+
+def _shelves(options: Any) -> Shelves:
+    return Shelves(options.aoe_first_shelf_id, options.aoe_last_shelf_id, options.aoe_slots_per_shelf)
 
 
 def _ours(error: Exception) -> bool:

@@ -268,7 +268,8 @@ class Portal:
 class ExportSpec:
     """What an export should be: complete, so that a target can be rebuilt from it alone.
 
-    ``wanted`` False means that there must be none. ``path`` is the block device or file that is served.
+    ``wanted`` False means that there must be none. ``path`` is the block device or file that is served. ``shelf`` and
+    ``blade`` are the address of an ATA over Ethernet export.
     """
 
     kind: str
@@ -283,6 +284,8 @@ class ExportSpec:
     grants: tuple[Grant, ...] = ()
     read_only: bool = False
     discard: bool = True
+    shelf: int | None = None
+    blade: int | None = None
 
 
 @dataclass(frozen=True)

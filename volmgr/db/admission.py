@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from volmgr import exception, names, types
-from volmgr.db import claims, models, operations, quotas, records
+from volmgr.db import claims, exports, models, operations, quotas, records
+from volmgr.db.shelves import Shelves
 
 #: the error for a resource that is not there, or is not the caller's to see.
 MISSING = {"volume": exception.VolumeNotFound, "snapshot": exception.SnapshotNotFound}
@@ -34,6 +35,7 @@ class Settings:
     :param trash_retention: seconds that a deleted object can be brought back. :param auth: whether exports have CHAP.
     :param chap: the account of every export, instead of one made for each.
     :param grows_in_use: whether the target can show a new size to connected initiators.
+    :param shelves: the addresses of ATA over Ethernet exports; with them every volume has one from its creation.
     """
 
     host: str
@@ -46,6 +48,7 @@ class Settings:
     auth: bool = True
     grows_in_use: bool = False
     chap: types.Chap | None = None
+    shelves: Shelves | None = None
 
     @property
     def place(self) -> str:
@@ -201,6 +204,20 @@ class Admitting:
         row = {**_EMPTY_VOLUME, **values, "serial": self.insert_object("volume", volume_id, volume_id, size)}
         row["metadata"] = row["metadata"] or {}
         self._volumes[volume_id] = types.Volume(**row)
+        if self.settings.shelves is not None:
+            self._reserve_address(volume_id)
+
+    def _reserve_address(self, volume_id: str) -> None:
+        """Keep an ATA over Ethernet address for a volume, as one that could never be reached is worth nothing."""
+        exports.insert(
+            self.conn,
+            "volume",
+            volume_id,
+            host=self.settings.host,
+            target_name=names.target_name(self.settings.target_prefix, "volume", volume_id),
+            now=self.now,
+            addresses=self.settings.shelves,
+        )
 
     def insert_snapshot(
         self, snapshot_id: str, of: types.Volume, *, size: int | None = None, **columns: Any

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import functools
 from collections.abc import Sequence
@@ -14,11 +15,11 @@ from sqlalchemy.engine import Connection
 
 from volmgr import types
 from volmgr.crypto import Cipher
-from volmgr.db import claims, models
+from volmgr.db import claims, faults, models, shelves
 
 _E, _G, _O = models.exports, models.grants, models.objects
 
-_EXPORT_COLUMNS = (_E.c.target_name, _E.c.lun, _E.c.auth_username, _E.c.auth_secret)
+_EXPORT_COLUMNS = (_E.c.target_name, _E.c.lun, _E.c.shelf, _E.c.blade, _E.c.auth_username, _E.c.auth_secret)
 
 
 def _joined(resource: str) -> sa.Select[Any]:
@@ -46,8 +47,10 @@ class ExportRow:
 
     target_name: str
     lun: int
-    auth_username: str | None
-    auth_secret: str | None
+    shelf: int | None = None
+    blade: int | None = None
+    auth_username: str | None = None
+    auth_secret: str | None = None
 
     def chap(self, cipher: Cipher, resource_id: str) -> types.Chap | None:
         """Return the account in the clear."""
@@ -131,23 +134,33 @@ def many_wanted(conn: Connection, kind: str, resource_ids: Sequence[str]) -> lis
 
 
 def insert(
-    conn: Connection, kind: str, resource_id: str, *, host: str, target_name: str, now: datetime.datetime, **auth: Any
+    conn: Connection,
+    kind: str,
+    resource_id: str,
+    *,
+    host: str,
+    target_name: str,
+    now: datetime.datetime,
+    addresses: shelves.Shelves | None = None,
+    auth_username: str | None = None,
+    auth_secret: str | None = None,
 ) -> ExportRow:
-    """Make a resource's export; ``auth_secret`` must be ciphertext already."""
-    values = {"auth_username": None, "auth_secret": None, **auth}
-    conn.execute(
-        _INSERT,
-        {
-            "resource_id": resource_id,
-            "kind": kind,
-            "host": host,
-            "target_name": target_name,
-            "lun": 1,
-            "created_at": now,
-            **values,
-        },
-    )
-    return ExportRow(target_name, 1, values["auth_username"], values["auth_secret"])
+    """Make a resource's export.
+
+    :param addresses: from where its shelf and blade are taken, if it needs them.
+    :param auth_secret: ciphertext already.
+    :raises NoMoreVolumes: no address is free. :raises DatabaseBusy: another transaction was first; try all of it again.
+    """
+    shelf, blade = (None, None) if addresses is None else shelves.free(conn, addresses)
+    export = ExportRow(target_name, 1, shelf, blade, auth_username, auth_secret)
+    values = {"resource_id": resource_id, "kind": kind, "host": host, "created_at": now, **dataclasses.asdict(export)}
+    try:
+        conn.execute(_INSERT, values)
+    except Exception as error:
+        if addresses is None or not faults.is_duplicate(error):
+            raise
+        raise faults.DatabaseBusy(database=str(conn.engine.url.render_as_string())) from error
+    return export
 
 
 def insert_grant(

@@ -153,7 +153,7 @@ objects = sa.Table(
     sa.Index(None, "host", "role"),
 )
 
-# One row for each resource that should be exported.
+# One row for each resource that should be exported. ``shelf`` and ``blade`` are its ATA over Ethernet address.
 exports = sa.Table(
     "exports",
     metadata,
@@ -162,9 +162,12 @@ exports = sa.Table(
     sa.Column("host", sa.String(255), nullable=False),
     sa.Column("target_name", sa.String(255), nullable=False),
     sa.Column("lun", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("shelf", sa.Integer, nullable=True),
+    sa.Column("blade", sa.Integer, nullable=True),
     sa.Column("auth_username", sa.String(64), nullable=True),
     sa.Column("auth_secret", sa.Text, nullable=True),
     sa.Column("created_at", _time(), nullable=False),
+    sa.UniqueConstraint("shelf", "blade"),
     sa.Index(None, "host"),
 )
 

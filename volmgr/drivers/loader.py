@@ -20,6 +20,9 @@ from volmgr.targets.base import Target
 
 DRIVERS = "volmgr.drivers"
 TARGETS = "volmgr.targets"
+#: By option ``target_protocol``: what connection_info calls it, and which helper is LIO's.
+PROTOCOLS = {"iscsi": "iscsi", "iser": "iser", "fc": "fibre_channel", "aoe": "aoe"}
+LIO_HELPERS = {"iser": "iseradm", "fc": "fcadm"}
 
 
 def load(name: str) -> type[Any]:
@@ -31,12 +34,22 @@ def load(name: str) -> type[Any]:
     return _load(DRIVERS, name, (Interface, ProxyVD), "driver")
 
 
-def load_target(name: str) -> type[Target]:
+def load_target(name: str, protocol: str | None = None) -> type[Target]:
     """Return the class of a target, by an entry point of ``volmgr.targets`` or a dotted path.
 
-    :raises InvalidConfiguration: there is no such target; the right names are listed.
+    :param protocol: option ``target_protocol``; ``lioadm`` serves three of them, each by a class of its own.
+    :raises InvalidConfiguration: there is no such target, or it does not speak that protocol; the hint says more.
     """
-    return _load(TARGETS, name, (Target,), "target")
+    if name == "lioadm":
+        name = LIO_HELPERS.get(protocol or "iscsi", name)
+    found = _load(TARGETS, name, (Target,), "target")
+    spoken = {value: option for option, value in PROTOCOLS.items()}.get(found.protocol)
+    if protocol and name != "fake" and spoken not in (None, protocol):
+        raise exception.InvalidConfiguration(
+            reason=f"target_helper {name} speaks {spoken}, target_protocol is {protocol}",
+            hint=f"Set target_protocol = {spoken}, or another target_helper",
+        )
+    return found
 
 
 def available(namespace: str) -> list[str]:

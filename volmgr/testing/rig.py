@@ -59,6 +59,7 @@ class Rig:
     """See the module.
 
     :param folder: where the database, the key file and the simulator's objects are.
+    :param host: the worker's name; several rigs on one database are several workers.
     :param settings: what differs from the defaults of :class:`volmgr.db.admission.Settings`.
     """
 
@@ -70,6 +71,7 @@ class Rig:
         executor: Executor | None = None,
         killpoint: Callable[[str], None] | None = None,
         target: Target | None = None,
+        host: str = HOST,
         **settings: Any,
     ) -> None:
         self.folder = folder
@@ -81,8 +83,8 @@ class Rig:
         self.target = target or FakeTarget(TargetConfig(PREFIX, (types.Portal("127.0.0.1", 3260),), str(folder)))
         self.target.start()
         options = Configuration({"sim_store_path": str(folder / "sim"), "volume_backend_name": "pool"})
-        self.driver = SimDriver(configuration=options, host=HOST, target=self.target)
-        self.settings = Settings(host=HOST, **{"pool": "pool", "quota": NO_LIMITS, **settings})
+        self.driver = SimDriver(configuration=options, host=host, target=self.target)
+        self.settings = Settings(host=host, **{"pool": "pool", "quota": NO_LIMITS, **settings})
         self.exports = Exports(
             self.database, self.driver, self.target, settings=self.settings, cipher=self.cipher, clock=self.clock
         )

@@ -43,10 +43,13 @@ def upgrade() -> None:
         sa.Column("host", sa.String(255), nullable=False),
         sa.Column("target_name", sa.String(255), nullable=False),
         sa.Column("lun", sa.Integer(), server_default="1", nullable=False),
+        sa.Column("shelf", sa.Integer()),
+        sa.Column("blade", sa.Integer()),
         sa.Column("auth_username", sa.String(64)),
         sa.Column("auth_secret", sa.Text()),
         sa.Column("created_at", _TIME, nullable=False),
         sa.PrimaryKeyConstraint("resource_id", name="pk_exports"),
+        sa.UniqueConstraint("shelf", "blade", name="uq_exports_shelf_blade"),
     )
     op.create_index("ix_exports_host", "exports", ["host"])
 
