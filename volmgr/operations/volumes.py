@@ -141,7 +141,7 @@ class CreateVolume(Operation[CreateArgs]):
             tx.release("volume", self.a.volume_id, "error")
             return
         volume = task.volume(self.a.volume_id)
-        tx.withdraw_export(volume.id)
+        exports.delete(tx.conn, volume.id)
         tx.delete("volume", volume.id)
         tx.forget_object(volume.name_id)
         tx.uncharge(volume.project_id, volume.volume_type_id, volumes=1, gigabytes=volume.size)
