@@ -13,6 +13,8 @@ from sqlalchemy.engine import Connection
 
 from volmgr import exception
 from volmgr.db import models, records
+from volmgr.db import qos as qos_rows
+from volmgr.db import types as volume_types
 
 VOLUME_SORT = ("created_at", "id", "display_name", "size", "status", "host", "updated_at")
 DEFAULT_LIMIT = 1000
@@ -89,6 +91,18 @@ def operations(conn: Connection, page: Page) -> list[dict[str, Any]]:
     """Return a page of operations."""
     rows = conn.execute(_paged(sa.select(models.operations), models.operations, page))
     return [records.operation_view(records.operation(row)) for row in rows]
+
+
+def types(conn: Connection, page: Page) -> list[dict[str, Any]]:
+    """Return a page of volume types."""
+    query = _paged(sa.select(models.volume_types), models.volume_types, page, owned=False)
+    return [volume_types.view(row) for row in conn.execute(query)]
+
+
+def qos(conn: Connection, page: Page) -> list[dict[str, Any]]:
+    """Return a page of QoS."""
+    query = _paged(sa.select(models.qos), models.qos, page, owned=False)
+    return [qos_rows.view(row) for row in conn.execute(query)]
 
 
 _VOLUMES = sa.select(*records.VOLUME_COLUMNS, models.objects.c.serial).select_from(

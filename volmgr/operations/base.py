@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from volmgr.context import RequestContext
     from volmgr.db.admission import Admitting
     from volmgr.db.closing import Closing
-    from volmgr.tasks import Task
+    from volmgr.tasks import Backend, Task
 
 MACHINES = {"volume": states.VOLUME, "snapshot": states.SNAPSHOT}
 
@@ -176,6 +176,15 @@ class Operation(abc.ABC, Generic[A]):
     def required(self) -> tuple[str, ...]:
         """The driver verbs that this very request needs; by default those of the class."""
         return self.needs
+
+    @property
+    def reserved(self) -> Sequence[str]:
+        """The quota reservations that were made for this request."""
+        return getattr(self.a, "reservations", None) or ()
+
+    def prepare(self, backend: Backend, context: RequestContext) -> Any:
+        """Find out what :meth:`admit` needs and what needs no transaction; it is ``tx.prepared`` there."""
+        return None
 
     def claims(self) -> Sequence[Claim]:
         """What must be held, in the order volume, snapshot."""
