@@ -18,13 +18,14 @@ from typing import Any, TypeVar
 
 from volmgr import exception, names, types
 from volmgr.context import RequestContext
-from volmgr.db import claims, operations, records
+from volmgr.db import claims, operations, records, reservations
 from volmgr.db.admission import MISSING, Admitting, Blocked
 from volmgr.db.engine import CommitUnknown, Database, is_duplicate
 from volmgr.operations import meeting
 from volmgr.operations.base import Args, Claim, Lane, Operation, Policy, request_key
 from volmgr.operations.registry import find
 from volmgr.runtime import Clock, Executor
+from volmgr.steering import Steering
 from volmgr.tasks import Active, Backend, Runner
 
 LOG = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ PUMP_LIMIT = 200
 ADMISSION_TRIES = 10
 
 
-class Dispatcher:
+class Dispatcher(Steering):
     """The journal of one worker.
 
     :param incarnation: the UUID of this life of the worker. :param bulk_slots: how many long operations run at once.
@@ -80,23 +81,46 @@ class Dispatcher:
         :raises Unsupported: the driver cannot. :raises Conflict, NotFound, QuotaExceeded, Moved: nothing was changed.
         """
         operation = cls(arguments)
+        try:
+            return self._submit(context, operation)
+        except exception.VolmgrError as error:
+            if operation.reserved and not error.retryable:
+                self._give_back(operation, context)
+            raise
+
+    def _give_back(self, operation: Operation[Any], context: RequestContext) -> None:
+        """Give back what was reserved for a request that is refused."""
+
+        def write() -> None:
+            with self.database.writer() as conn:
+                reservations.take(conn, operation.reserved, context.project_id or "")
+
+        self.database.retrying(write)
+
+    def _check_support(self, operation: Operation[Any]) -> None:
         for verb in operation.required():
             if not self.backend.driver.supports(verb):
                 raise exception.Unsupported(verb=verb, hint=f"The driver {type(self.backend.driver).__name__} cannot")
+
+    def _submit(self, context: RequestContext, operation: Operation[Any]) -> dict[str, Any]:
+        cls, arguments = type(operation), operation.a
         key = request_key(context, cls.verb, arguments)
         if operation.asks:
             if (joined := self._joined(key, cls.verb, context)) is not None:
                 return joined
-            operation.ask(self.backend, lambda volume_id: self._visible(volume_id, context))
+            self._check_support(operation)
         operation_id = str(uuid.uuid4())
         row = self._row(operation, operation_id, key, context, claimed=True)
         self._killpoint(f"{cls.verb}/-/received")
+        prepared = operation.prepare(self.backend, context, lambda volume_id: self._visible(volume_id, context))
 
         def admit() -> Admitting:
             with self.database.writer() as conn:
-                tx = self._admitting(conn, operation_id, context)
+                tx = self._admitting(conn, operation_id, context, prepared)
                 if (blocked := tx.take(operation.claims())) is not None:
                     raise Blocked(blocked)
+                # Only now is it known that the resource is here, and not with a driver that can do other things.
+                self._check_support(operation)
                 operation.admit(tx)
                 operation.claimed(tx)
                 tx.insert_operation(row)
@@ -108,7 +132,7 @@ class Dispatcher:
                 tx = self._commit(admit, operation, operation_id, key, context)
                 break
             except Blocked as error:
-                answer = self._blocked(operation, operation_id, key, context, error.claim)
+                answer = self._blocked(operation, operation_id, key, context, error.claim, prepared)
                 if answer is not None:
                     return answer
         else:
@@ -155,7 +179,9 @@ class Dispatcher:
             self._enqueue(types.OperationRecord(**known), tx.claimed)
         return {"operation_id": values["id"], "state": values["state"], "result": None}
 
-    def _admitting(self, conn: Any, operation_id: str, context: RequestContext) -> Admitting:
+    def _admitting(
+        self, conn: Any, operation_id: str, context: RequestContext, prepared: Any = None
+    ) -> Admitting:
         return Admitting(
             conn,
             operation_id=operation_id,
@@ -164,6 +190,7 @@ class Dispatcher:
             project_id=context.project_id,
             user_id=context.user_id,
             scope=context.scope,
+            prepared=prepared,
         )
 
     def _row(
@@ -206,7 +233,13 @@ class Dispatcher:
         return _answer(found)
 
     def _blocked(
-        self, operation: Operation[Any], operation_id: str, key: str, context: RequestContext, claim: Claim
+        self,
+        operation: Operation[Any],
+        operation_id: str,
+        key: str,
+        context: RequestContext,
+        claim: Claim,
+        prepared: Any,
     ) -> dict[str, Any] | None:
         """Decide about a request whose resource is held or in another state: join, wait or refuse; None: try again."""
         if (joined := self._joined(key, operation.verb, context)) is not None:
@@ -221,6 +254,7 @@ class Dispatcher:
             raise MISSING[claim.resource](id=claim.id)
         if obstacle.host and names.service_of(obstacle.host) != self.backend.settings.host:
             raise exception.Moved(host=obstacle.host)
+        self._check_support(operation)
         if meeting.gone(claim, obstacle):
             return None
         verdict, holder = meeting.judge(operation, claim, obstacle)
@@ -231,7 +265,7 @@ class Dispatcher:
 
         def wait() -> None:
             with self.database.writer() as conn:
-                tx = self._admitting(conn, operation_id, context)
+                tx = self._admitting(conn, operation_id, context, prepared)
                 operation.admit(tx)
                 tx.insert_operation(self._row(operation, operation_id, key, context, claimed=False))
                 tx.settle_quota()
@@ -420,92 +454,6 @@ class Dispatcher:
                 count += self._take_over(record)
             if len(found) < PUMP_LIMIT:
                 return count
-
-    # --- waiting and steering -------------------------------------------------------------------------------------
-
-    def wait(self, operation_id: str, timeout: float) -> types.OperationRecord:
-        """Return an operation as it is once it has ended, or as it is after ``timeout`` seconds.
-
-        :raises OperationNotFound: there is none, or its tombstone was purged.
-        """
-        deadline = self.clock.monotonic() + timeout
-        pause = 0.02
-        while True:
-            active = self._active.get(operation_id)
-            left = max(0.0, deadline - self.clock.monotonic())
-            if active is not None and left > 0:
-                self.clock.wait(active.done, left)
-            record = self.get(operation_id)
-            left = deadline - self.clock.monotonic()
-            if record.finished or left <= 0:
-                return record
-            if operation_id not in self._active:
-                self.clock.wait(threading.Event(), min(pause, left))
-                pause = min(pause * 2, 0.5)
-
-    def get(self, operation_id: str) -> types.OperationRecord:
-        """Return an operation.
-
-        :raises OperationNotFound: there is none.
-        """
-        with self.database.reader() as conn:
-            record = operations.get(conn, operation_id)
-        if record is None:
-            raise exception.OperationNotFound(id=operation_id)
-        return record
-
-    def cancel(self, operation_id: str) -> types.OperationRecord:
-        """Ask an operation to stop at its next safe point and to undo what it began.
-
-        :raises Conflict: it has passed its pivot.
-        """
-        with self.database.writer() as conn:
-            asked = operations.request_cancel(conn, operation_id, self.clock.now())
-        record = self.get(operation_id)
-        if not asked and not record.finished:
-            raise exception.Conflict(
-                f"The operation {operation_id} has passed its point of no return",
-                hint=f"Let it finish: volmgr operation wait {operation_id}",
-                resource="operation",
-                id=operation_id,
-            )
-        if (active := self._active.get(operation_id)) is not None:
-            active.cancel.set()
-        self.ring()
-        return record
-
-    def retry(self, operation_id: str) -> types.OperationRecord:
-        """Let a parked operation be tried again now.
-
-        :raises Conflict: it is not parked.
-        """
-        with self.database.writer() as conn:
-            done = operations.requeue(conn, operation_id, self.clock.now())
-        record = self.get(operation_id)
-        if not done:
-            raise exception.Conflict(
-                f"The operation {operation_id} is {record.state}, only a parked one can be retried",
-                resource="operation", id=operation_id, status=record.state,
-            )
-        self.ring()
-        return record
-
-    def abandon(self, operation_id: str) -> types.OperationRecord:
-        """Give a parked operation up: it fails, its claims are released, what it left is for an audit to find.
-
-        :raises Conflict: it is not parked.
-        """
-        record = self.get(operation_id)
-        if record.state != "parked":
-            raise exception.Conflict(
-                f"The operation {operation_id} is {record.state}, only a parked one can be abandoned",
-                hint=f"volmgr operation cancel {operation_id}",
-                resource="operation", id=operation_id, status=record.state,
-            )
-        error = exception.from_primitive((record.data or {}).get("why") or record.error or {"code": "", "message": ""})
-        reason = f"The operation was abandoned; it was parked because: {error.message}"
-        self._refuse(record, exception.Inconsistent(reason))
-        return self.get(operation_id)
 
 
 def _answer(record: types.OperationRecord) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from volmgr import exception, names, types
+from volmgr import exception, names, qos, types
 from volmgr.crypto import Cipher
 from volmgr.db import exports as rows
 from volmgr.db.admission import Settings
@@ -107,7 +107,9 @@ class Exports:
         cipher: Cipher,
         clock: Clock,
         killpoint: Callable[[str], None] | None = None,
+        volume_types: Callable[[str | None], types.VolumeType | None] = lambda _id: None,
     ) -> None:
+        self._types = volume_types
         self.database = database
         self.driver = driver
         self.target = target
@@ -250,7 +252,8 @@ class Exports:
             self.target.sync(spec)
             data = dict(self.target.connection(spec, grant))
             protocol = self.target.protocol
-        data |= {"volume_id": resource.id, "access_mode": grant.mode, "encrypted": False, "qos_specs": None}
+        data |= {"volume_id": resource.id, "access_mode": grant.mode, "encrypted": False}
+        data["qos_specs"] = qos.front_end(resource)
         data.setdefault("discard", False)
         data["serial"] = resource.serial
         return {"driver_volume_type": protocol, "data": data}
@@ -423,7 +426,14 @@ class Exports:
         if found is None:
             missing = exception.VolumeNotFound if kind == "volume" else exception.SnapshotNotFound
             raise missing(id=resource_id)
-        return found
+        return self._typed(found)
+
+    def _typed(self, found: rows.Wanted) -> rows.Wanted:
+        """Return the same with the volume's type, which drivers and connection_info read."""
+        kind = self._types(found.resource.volume_type_id)
+        if kind is None or isinstance(found.resource, types.Snapshot):
+            return found
+        return dataclasses.replace(found, resource=dataclasses.replace(found.resource, volume_type=kind))
 
 
 def _granted(found: rows.Wanted, peer: str, attachment_id: str, mode: str) -> types.Grant | None:

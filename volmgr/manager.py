@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import oslo_messaging
 
 from volmgr import validate
+from volmgr.administration import Administration
 from volmgr.operations import manage_existing as managing
 from volmgr.operations import snapshots, volumes
 from volmgr.readers import FILTERS, Readers
@@ -70,7 +71,7 @@ class SchedulerDependentManager(Manager):
         self.last_capabilities = capabilities
 
 
-class VolumeManager(SchedulerDependentManager):
+class VolumeManager(Administration, SchedulerDependentManager):
     """Makes it so: volumes, snapshots, attachments and connections of one backend.
 
     :param volume_driver: a driver instead of the configured one. :param worker: what serves the backend.
@@ -120,7 +121,9 @@ class VolumeManager(SchedulerDependentManager):
         **properties: Any,
     ) -> dict[str, Any]:
         """Make a volume: empty, from a snapshot or from another volume (``source_volid``); ``size`` in GiB."""
-        arguments = {"volume_id": volume_id, "snapshot_id": snapshot_id, **properties}
+        arguments = {
+            "volume_id": volume_id, "snapshot_id": snapshot_id, "reservations": reservations, **properties
+        }
         return self.worker.submit(context, volumes.CreateVolume, arguments)
 
     @journalled
@@ -142,7 +145,8 @@ class VolumeManager(SchedulerDependentManager):
         self, context: RequestContext, volume_id: str, new_size: int, reservations: Any = None
     ) -> dict[str, Any]:
         """Make a volume larger, to ``new_size`` GiB."""
-        return self.worker.submit(context, volumes.ExtendVolume, {"volume_id": volume_id, "new_size": new_size})
+        arguments = {"volume_id": volume_id, "new_size": new_size, "reservations": reservations}
+        return self.worker.submit(context, volumes.ExtendVolume, arguments)
 
     @answered(
         volume_id=uuid, name=_name, description=optional(validate.description), metadata=optional(validate.metadata),

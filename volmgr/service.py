@@ -19,7 +19,7 @@ from typing import Any
 
 from volmgr import context as ctx
 from volmgr import crypto, exception, systemd, types
-from volmgr.db import operations, schema, services
+from volmgr.db import operations, reservations, schema, services
 from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
 from volmgr.db.engine import Database
@@ -30,6 +30,7 @@ from volmgr.incarnation import Incarnation
 from volmgr.operations import volumes as _volumes  # registers the verbs
 from volmgr.operations.attachments import Attachments
 from volmgr.operations.base import Args, Operation
+from volmgr.operations.catalogue import Catalogue
 from volmgr.operations.properties import Properties
 from volmgr.runtime import Clock, Executor, Lanes, SystemClock
 from volmgr.targets.base import Target, TargetConfig
@@ -107,6 +108,7 @@ class Worker:
     def assemble(self) -> None:
         """Put together what works on the database with the driver: exports, journal, attachments."""
         settings = self._settings()
+        self.types = volume_types.Cache(self.database)
         self.exports = Exports(
             self.database,
             self.driver,
@@ -115,9 +117,9 @@ class Worker:
             cipher=self.cipher,
             clock=self.clock,
             killpoint=self.killpoint,
+            volume_types=self.types.get,
         )
-        self.types = volume_types.Cache(self.database)
-        backend = Backend(self.driver, self.exports, settings, self.cipher, self.types.get)
+        backend = Backend(self.driver, self.exports, settings, self.cipher, self.types.get, self.types.find)
         self.dispatcher = Dispatcher(
             self.database,
             backend,
@@ -130,6 +132,7 @@ class Worker:
         self.dispatcher.paused = True
         self.attachments = Attachments(self.database, self.exports, self.clock)
         self.properties = Properties(self.database, self.exports, self.clock)
+        self.catalogue = Catalogue(self.database, self.types, self.clock, settings.quota)
 
     def _load_target(self) -> Target | None:
         from volmgr.drivers import loader
@@ -309,11 +312,21 @@ class Worker:
                 with self.database.writer() as conn:
                     state = "up" if self.is_working() else "down"
                     services.beat(conn, self.host, capabilities=stats, state=state, reason=self.reason)
+                self._expire()
                 if time.monotonic() - purged >= PURGE_INTERVAL:
                     self._purge()
                     purged = time.monotonic()
             except Exception as error:
                 LOG.error("The heartbeat of %s failed, it is tried again: %s", self.host, error)
+
+    def _expire(self) -> None:
+        """Give quota back that was reserved and not used in time."""
+        with self.database.reader() as conn:
+            if not reservations.expired(conn, self.clock.now()):
+                return
+        with self.database.writer() as conn:
+            count = reservations.expire(conn, self.clock.now())
+        LOG.info("%d quota reservations have expired", count)
 
     def _purge(self) -> None:
         """Forget operations that ended long ago, a thousand in each transaction."""

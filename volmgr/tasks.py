@@ -20,6 +20,7 @@ from volmgr import context as ctx
 from volmgr import exception, types
 from volmgr.crypto import Cipher
 from volmgr.db import claims, operations, records
+from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
 from volmgr.db.closing import Closing
 from volmgr.db.engine import Database
@@ -27,6 +28,7 @@ from volmgr.drivers.progress import reporting
 from volmgr.operations import registry
 from volmgr.operations.base import Operation, Rerun, Step
 from volmgr.runtime import Clock
+from volmgr.types import VolumeType
 
 LOG = logging.getLogger(__name__)
 
@@ -34,6 +36,10 @@ LOG = logging.getLogger(__name__)
 MAX_DEATHS = 5
 PROGRESS_INTERVAL = 1.0
 BACKOFF = (2, 5, 15, 60, 300)
+
+
+def _no_types(name_or_id: str) -> types.VolumeType:
+    raise volume_types.VolumeTypeNotFound(id=name_or_id)
 
 
 @dataclass
@@ -45,6 +51,7 @@ class Backend:
     settings: Settings
     cipher: Cipher
     types: Callable[[str | None], types.VolumeType | None] = lambda _id: None
+    find_type: Callable[[str], VolumeType] = _no_types
 
 
 @dataclass
@@ -104,6 +111,9 @@ class Task:
             found = self._read("volume", volume_id)
         if not isinstance(found, types.Volume):
             raise exception.VolumeNotFound(id=volume_id)
+        if found.volume_type_id is not None and found.volume_type is None:
+            found = dataclasses.replace(found, volume_type=self.backend.types(found.volume_type_id))
+            self._known[volume_id] = found
         return found
 
     def snapshot(self, snapshot_id: str) -> types.Snapshot:

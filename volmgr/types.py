@@ -68,12 +68,16 @@ class Record:
 
 @dataclass(frozen=True)
 class VolumeType(Record):
-    """A volume type with its extra specs."""
+    """A volume type with its extra specs.
+
+    ``qos_specs`` is None or has ``id``, ``name``, ``consumer`` (front-end, back-end or both) and ``specs``.
+    """
 
     id: str
     name: str
     extra_specs: Mapping[str, str] = field(default_factory=dict)
     qos_specs: Mapping[str, Any] | None = None
+    is_public: bool = True
 
 
 @dataclass(frozen=True)

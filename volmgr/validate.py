@@ -56,6 +56,13 @@ def uuid(field: str, value: Any) -> str:
     return str(value)
 
 
+def uuids(field: str, value: Any) -> list[str]:
+    """A list of at most 100 UUIDs."""
+    if not isinstance(value, list | tuple) or len(value) > 100:
+        raise invalid(field, "must be a list of at most 100 UUIDs", value)
+    return [uuid(field, item) for item in value]
+
+
 def text(maximum: int = MAX_NAME, minimum: int = 0) -> Check:
     """Return a check for text without control characters, of ``minimum`` to ``maximum`` characters."""
 
@@ -124,6 +131,33 @@ def metadata(field: str, value: Any) -> dict[str, str]:
         raise invalid(field, f"must be a mapping of at most {MAX_METADATA_KEYS} texts", value)
     key_check = text(MAX_NAME, 1)
     return {key_check(f"{field} key", key): name(f"{field}[{shorten(key)}]", item) for key, item in value.items()}
+
+
+def specs(field: str, value: Any) -> dict[str, str | None]:
+    """Changes of specs: texts by name; a number or a truth is taken as its text, None means that the spec goes."""
+    if not isinstance(value, Mapping) or len(value) > MAX_METADATA_KEYS:
+        raise invalid(field, f"must be a mapping of at most {MAX_METADATA_KEYS} texts", value)
+    key_check, made = text(MAX_NAME, 1), {}
+    for key, item in value.items():
+        plain = str(item) if isinstance(item, bool | int) else item
+        made[key_check(f"{field} key", key)] = optional(name)(f"{field}[{shorten(key)}]", plain)
+    return made
+
+
+def counts(minimum: int, *allowed: str, unset: bool = False) -> Check:
+    """Return a check for a mapping of known names to whole numbers, with ``unset`` also to None."""
+    number = integer(minimum, 2**53)
+
+    def checked(field: str, value: Any) -> dict[str, int | None]:
+        if not isinstance(value, Mapping):
+            raise invalid(field, "must be a mapping", value)
+        for key in value:
+            if key not in allowed:
+                raise invalid(field, f"knows only {', '.join(allowed)}", key)
+        check = optional(number) if unset else number
+        return {key: check(f"{field}.{key}", item) for key, item in value.items()}
+
+    return checked
 
 
 def host(field: str, value: Any) -> str:

@@ -77,7 +77,7 @@ class Waiter(Common):
         return answer
 
 
-class Deleter(Waiter):
+class Remover(Common):
     """A command that takes several resources away; it goes on after an error and tells all of them."""
 
     noun: ClassVar[str]
@@ -87,7 +87,7 @@ class Deleter(Waiter):
         parser.add_argument(self.noun, nargs="+", help=f"name or id of a {self.noun}; several may be given")
         return parser
 
-    def delete(self, parsed: argparse.Namespace, given: str) -> None:
+    def remove(self, parsed: argparse.Namespace, given: str) -> None:
         """Take one resource away."""
         raise NotImplementedError
 
@@ -95,11 +95,22 @@ class Deleter(Waiter):
         failed = 0
         for given in getattr(parsed_args, self.noun):
             try:
-                self.delete(parsed_args, given)
+                self.remove(parsed_args, given)
             except exception.VolmgrError as error:
                 self.app.complain(error)
                 failed += 1
         return 1 if failed else 0
+
+
+class Deleter(Remover, Waiter):
+    """The same by an operation for each."""
+
+    def delete(self, parsed: argparse.Namespace, given: str) -> None:
+        """Take one resource away."""
+        raise NotImplementedError
+
+    def remove(self, parsed: argparse.Namespace, given: str) -> None:
+        self.delete(parsed, given)
 
 
 class Lister(Common, lister.Lister):

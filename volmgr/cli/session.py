@@ -70,7 +70,8 @@ class Session:
 
     def listing(self, noun: str, **arguments: Any) -> list[dict[str, Any]]:
         """Return a page of a noun's list."""
-        found: list[dict[str, Any]] = self.call(f"list_{noun}s", **arguments)
+        verb = f"list_{noun}" if noun.endswith("s") else f"list_{noun}s"
+        found: list[dict[str, Any]] = self.call(verb, **arguments)
         return found
 
     def find(self, noun: str, given: str) -> str:

@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from volmgr import exception, names, types
-from volmgr.db import claims, exports, models, operations, quotas, records
+from volmgr.db import claims, exports, models, operations, quotas, records, reservations
+from volmgr.db import types as volume_types
 from volmgr.db.shelves import Shelves
 
 #: the error for a resource that is not there, or is not the caller's to see.
@@ -71,6 +72,7 @@ class Admitting:
     """One admission under way.
 
     :param scope: the only project whose resources the caller may touch, None for an administrator.
+    :param prepared: what the operation's ``prepare`` returned.
     :ivar held: the claims taken, as the journal keeps them.
     :ivar data: what the operation wants kept in its journal row from the beginning.
     """
@@ -85,6 +87,7 @@ class Admitting:
         project_id: str | None,
         user_id: str | None,
         scope: str | None = None,
+        prepared: Any = None,
     ) -> None:
         self.conn = conn
         self.operation_id = operation_id
@@ -93,11 +96,13 @@ class Admitting:
         self.project_id = project_id
         self.user_id = user_id
         self.scope = scope
+        self.prepared = prepared
         self.data: dict[str, Any] = {}
         self.held: list[dict[str, Any]] = []
         self._volumes: dict[str, types.Volume] = {}
         self._snapshots: dict[str, types.Snapshot] = {}
         self._charges: list[tuple[str | None, str | None, dict[str, int]]] = []
+        self._reserved: list[tuple[Sequence[str], str]] = []
 
     # --- claims ---------------------------------------------------------------------------------------------------
 
@@ -184,7 +189,17 @@ class Admitting:
 
     # --- rows -----------------------------------------------------------------------------------------------------
 
-    def insert_volume(self, volume_id: str, size: int, **columns: Any) -> None:
+    def hold_type(self, volume_type: types.VolumeType) -> None:
+        """Keep a volume type from being removed until the transaction ends.
+
+        :raises VolumeTypeNotFound: it is gone.
+        """
+        if not volume_types.hold(self.conn, volume_type.id):
+            raise volume_types.VolumeTypeNotFound(id=volume_type.name)
+
+    def insert_volume(
+        self, volume_id: str, size: int, volume_type: types.VolumeType | None = None, **columns: Any
+    ) -> None:
         """Make a volume's row and its first object, held by this operation."""
         values = {
             "id": volume_id,
@@ -196,6 +211,7 @@ class Admitting:
             "user_id": self.user_id,
             "operation_id": self.operation_id,
             "object_id": volume_id,
+            "volume_type_id": volume_type.id if volume_type else None,
             "created_at": self.now,
             **columns,
         }
@@ -203,7 +219,7 @@ class Admitting:
         self.held.append({"resource": "volume", "id": volume_id, "exclusive": True})
         row = {**_EMPTY_VOLUME, **values, "serial": self.insert_object("volume", volume_id, volume_id, size)}
         row["metadata"] = row["metadata"] or {}
-        self._volumes[volume_id] = types.Volume(**row)
+        self._volumes[volume_id] = types.Volume(**row, volume_type=volume_type)
         if self.settings.shelves is not None:
             self._reserve_address(volume_id)
 
@@ -302,11 +318,19 @@ class Admitting:
         """
         self._charges.append((project_id, volume_type_id, amounts))
 
+    def use_reservations(self, ids: Sequence[str] | None, project_id: str | None) -> None:
+        """Take what a project has reserved for this request; what it needs is charged in place of it."""
+        if ids:
+            self._reserved.append((ids, project_id or ""))
+
     def settle_quota(self) -> None:
-        """Do what :meth:`charge` collected.
+        """Do what :meth:`use_reservations` and :meth:`charge` collected.
 
         :raises QuotaExceeded: a limit is in the way.
         """
+        for ids, owner in self._reserved:
+            reservations.take(self.conn, ids, owner)
+        self._reserved.clear()
         for project_id, volume_type_id, amounts in self._charges:
             quotas.charge(self.conn, project_id or "", volume_type_id, defaults=self.settings.quota, **amounts)
         self._charges.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from volmgr import exception, types
 from volmgr.crypto import Cipher
-from volmgr.db import claims, models, operations, quotas
+from volmgr.db import claims, models, operations, quotas, reservations
 
 #: what a driver may tell of a resource, by column; everything else in a model update is refused.
 UPDATABLE = frozenset(
@@ -73,6 +74,7 @@ class Closing:
         self.epoch = epoch
         self.now = now
         self._cipher = cipher
+        self._reserved: list[tuple[Sequence[str], str]] = []
         self._returns: list[tuple[str | None, str | None, dict[str, int]]] = []
         self._held = [(item["resource"], item["id"], item["exclusive"]) for item in operation.claims]
 
@@ -133,6 +135,10 @@ class Closing:
         """Give quota back, last of all."""
         self._returns.append((project_id, volume_type_id, amounts))
 
+    def give_reservations_back(self, ids: Sequence[str] | None, project_id: str | None) -> None:
+        """Give back what was reserved for a request that never used it."""
+        self._reserved += [(ids, project_id or "")] if ids else []
+
     def enqueue(self, values: dict[str, Any]) -> None:
         """Write the journal row of an operation that follows from this one."""
         operations.insert(self.conn, values)
@@ -145,6 +151,8 @@ class Closing:
             else:
                 claims.drop_shared(self.conn, resource, resource_id)
         operations.finish(self.conn, self.operation.id, self.epoch, self.now, result=result, error=error)
+        for ids, owner in self._reserved:
+            reservations.take(self.conn, ids, owner)
         for project_id, volume_type_id, amounts in self._returns:
             quotas.release(self.conn, project_id or "", volume_type_id, **amounts)
 

@@ -11,8 +11,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from volmgr import exception, types
+from volmgr import exception
 from volmgr.db import models, records
+from volmgr.db import qos as qos_rows
+from volmgr.db import types as volume_types
+from volmgr.types import Snapshot, Volume
 
 VOLUME_SORT = ("created_at", "id", "display_name", "size", "status", "host", "updated_at")
 DEFAULT_LIMIT = 1000
@@ -91,7 +94,7 @@ def operations(conn: Connection, page: Page) -> list[dict[str, Any]]:
     return [records.operation_view(records.operation(row)) for row in rows]
 
 
-def of_worker(conn: Connection, noun: str, host: str) -> list[types.Volume] | list[types.Snapshot]:
+def of_worker(conn: Connection, noun: str, host: str) -> list[Volume] | list[Snapshot]:
     """Return the records of all volumes or snapshots of one worker, for its driver, in one statement.
 
     :param host: ``host@backend``; its pools count.
@@ -101,6 +104,18 @@ def of_worker(conn: Connection, noun: str, host: str) -> list[types.Volume] | li
     if noun == "volume":
         return [records.volume(row) for row in conn.execute(_VOLUMES.where(here))]
     return [records.snapshot(row) for row in conn.execute(_SNAPSHOTS.where(here))]
+
+
+def types(conn: Connection, page: Page) -> list[dict[str, Any]]:
+    """Return a page of volume types."""
+    query = _paged(sa.select(models.volume_types), models.volume_types, page, owned=False)
+    return [volume_types.view(row) for row in conn.execute(query)]
+
+
+def qos(conn: Connection, page: Page) -> list[dict[str, Any]]:
+    """Return a page of QoS."""
+    query = _paged(sa.select(models.qos), models.qos, page, owned=False)
+    return [qos_rows.view(row) for row in conn.execute(query)]
 
 
 _VOLUMES = sa.select(*records.VOLUME_COLUMNS, models.objects.c.serial).select_from(

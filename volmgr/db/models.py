@@ -244,6 +244,20 @@ quotas = sa.Table(
     sa.Column("max_gigabytes", sa.BigInteger, nullable=True),
 )
 
+# Quota that is counted already for a request that is still to come.
+reservations = sa.Table(
+    "reservations",
+    metadata,
+    _id(primary_key=True),
+    sa.Column("project_id", sa.String(255), nullable=False),
+    sa.Column("volume_type_id", sa.String(36), nullable=True),
+    sa.Column("volumes", sa.BigInteger, nullable=False),
+    sa.Column("snapshots", sa.BigInteger, nullable=False),
+    sa.Column("gigabytes", sa.BigInteger, nullable=False),
+    sa.Column("expires_at", _time(), nullable=False),
+    sa.Index(None, "expires_at"),
+)
+
 services = sa.Table(
     "services",
     metadata,
@@ -272,7 +286,19 @@ volume_types = sa.Table(
     sa.Column("description", sa.Text, nullable=True),
     sa.Column("is_public", sa.Boolean, nullable=False, server_default=sa.true()),
     sa.Column("extra_specs", Json, nullable=True),
-    sa.Column("qos_specs", Json, nullable=True),
+    sa.Column("qos_id", sa.String(36), nullable=True),
+    sa.Column("created_at", _time(), nullable=False),
+    sa.UniqueConstraint("name"),
+)
+
+# Limits of speed: ``consumer`` says who keeps them, front-end, back-end or both.
+qos = sa.Table(
+    "qos",
+    metadata,
+    _id(primary_key=True),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("consumer", sa.String(16), nullable=False),
+    sa.Column("specs", Json, nullable=False),
     sa.Column("created_at", _time(), nullable=False),
     sa.UniqueConstraint("name"),
 )

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection
 
-from volmgr import exception
+from volmgr import exception, names
 from volmgr.db import models
 
 NAMES = ("volumes", "snapshots", "gigabytes")
@@ -192,14 +192,35 @@ def get(
 
 
 def list_quotas(
-    conn: Connection, *, project_id: str | None = None, defaults: Mapping[str, int]
+    conn: Connection,
+    *,
+    project_id: str | None = None,
+    defaults: Mapping[str, int],
+    marker: str | None = None,
+    limit: int | None = None,
+    descending: bool = False,
 ) -> list[dict[str, Any]]:
-    """Return every row, or one project's, as ``{"project_id", "volume_type_id", name: {"limit", "in_use"}}``."""
-    query = sa.select(_Q).order_by(_Q.c.project_id, _Q.c.volume_type_id)
+    """Return rows by project and type, ``{"id", "project_id", "volume_type_id", name: {"limit", "in_use"}}``.
+
+    :param marker: the ``id`` behind which the page begins: the project, or ``project/type``.
+    """
+    keys = (_Q.c.project_id, _Q.c.volume_type_id)
+    query = sa.select(_Q).order_by(*(key.desc() if descending else key for key in keys)).limit(limit)
     if project_id is not None:
         query = query.where(_Q.c.project_id == project_id)
+    if marker is not None:
+        head, _slash, tail = marker.rpartition("/")
+        project, kind = (head, tail) if names.is_uuid(tail) else (marker, "")
+        here = keys[0] < project if descending else keys[0] > project
+        inside = keys[1] < kind if descending else keys[1] > kind
+        query = query.where(here | ((keys[0] == project) & inside))
     return [
-        {"project_id": row.project_id, "volume_type_id": row.volume_type_id or None, **_view(row, defaults)}
+        {
+            "id": f"{row.project_id}/{row.volume_type_id}" if row.volume_type_id else row.project_id,
+            "project_id": row.project_id,
+            "volume_type_id": row.volume_type_id or None,
+            **_view(row, defaults),
+        }
         for row in conn.execute(query)
     ]
 

@@ -152,7 +152,8 @@ class Operation(abc.ABC, Generic[A]):
     :cvar verb: its name on the wire and in the journal. :cvar version: a worker runs only versions that it knows.
     :cvar args: the class of its arguments. :cvar resource: the noun of :meth:`resource_id`.
     :cvar needs: verbs of the driver; one that it does not support refuses the request before anything changes.
-    :cvar lane: where it runs when its steps do not say otherwise. :cvar asks: whether :meth:`ask` has something to ask.
+    :cvar lane: where it runs when its steps do not say otherwise. :cvar asks: whether :meth:`prepare` asks the
+        backend, which only a request that is new and supported may do.
     """
 
     verb: ClassVar[str]
@@ -179,11 +180,17 @@ class Operation(abc.ABC, Generic[A]):
         """The driver verbs that this very request needs; by default those of the class."""
         return self.needs
 
-    def ask(self, backend: Backend, volume: Callable[[str], Volume]) -> None:
-        """Ask the backend what admission must know; before it, outside any transaction, and only alive.
+    @property
+    def reserved(self) -> Sequence[str]:
+        """The quota reservations that were made for this request."""
+        return getattr(self.a, "reservations", None) or ()
+
+    def prepare(self, backend: Backend, context: RequestContext, volume: Callable[[str], Volume]) -> Any:
+        """Find out what :meth:`admit` needs and what needs no transaction; it is ``tx.prepared`` there.
 
         :param volume: returns a volume that the caller may see, or raises VolumeNotFound.
         """
+        return None
 
     def claims(self) -> Sequence[Claim]:
         """What must be held, in the order volume, snapshot."""

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from volmgr import exception, names, types, validate
+from volmgr.context import RequestContext
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
 from volmgr.operations.base import Args, Claim, Operation, Step, arg
+from volmgr.operations.catalogue import usable
 from volmgr.operations.registry import register
 from volmgr.tasks import Backend, Task
 
@@ -53,34 +55,38 @@ class ManageExisting(Operation[ManageArgs]):
     needs = ("manage_existing", "manage_existing_get_size")
     asks = True
 
-    _size = 0
-
     @property
     def resource_id(self) -> str:
         return self.a.volume_id
 
-    def ask(self, backend: Backend, volume: Callable[[str], types.Volume]) -> None:
+    def prepare(
+        self, backend: Backend, context: RequestContext, volume: Callable[[str], types.Volume]
+    ) -> tuple[int, types.VolumeType | None]:
         if self.a.host and names.service_of(self.a.host) != backend.settings.host:
             raise exception.Moved(host=self.a.host)
         probe = types.Volume(id=self.a.volume_id, size=1, status="managing", host=backend.settings.place)
-        self._size = _positive(backend.driver.manage_existing_get_size(probe, self.a.ref))
+        kind = usable(context, backend.find_type(self.a.volume_type)) if self.a.volume_type is not None else None
+        return _positive(backend.driver.manage_existing_get_size(probe, self.a.ref)), kind
 
     def admit(self, tx: Admitting) -> None:
         a = self.a
-        if self._size > tx.settings.max_volume_size:
-            raise exception.TooBig(size=self._size, limit=tx.settings.max_volume_size)
+        size, kind = tx.prepared
+        if size > tx.settings.max_volume_size:
+            raise exception.TooBig(size=size, limit=tx.settings.max_volume_size)
+        if kind is not None:
+            tx.hold_type(kind)
         tx.insert_volume(
             a.volume_id,
-            self._size,
+            size,
+            kind,
             status="managing",
-            volume_type_id=a.volume_type,
             display_name=a.name,
             display_description=a.description,
             metadata=a.metadata,
             bootable=a.bootable,
             availability_zone=a.availability_zone or tx.settings.zone,
         )
-        tx.charge(tx.project_id, a.volume_type, volumes=1, gigabytes=self._size)
+        tx.charge(tx.project_id, kind.id if kind else None, volumes=1, gigabytes=size)
 
     def steps(self, task: Task) -> Sequence[Step]:
         volume = task.volume(self.a.volume_id)
@@ -125,40 +131,40 @@ class ManageExistingSnapshot(Operation[ManageSnapshotArgs]):
     needs = ("manage_existing_snapshot", "manage_existing_snapshot_get_size")
     asks = True
 
-    _size = 0
-
     @property
     def resource_id(self) -> str:
         return self.a.snapshot_id
 
-    def ask(self, backend: Backend, volume: Callable[[str], types.Volume]) -> None:
+    def prepare(
+        self, backend: Backend, context: RequestContext, volume: Callable[[str], types.Volume]
+    ) -> int:
         of = volume(self.a.volume_id)
         if of.host and names.service_of(of.host) != backend.settings.host:
             raise exception.Moved(host=of.host)
         probe = types.Snapshot(
             id=self.a.snapshot_id, volume_id=of.id, volume_size=of.size, status="managing", volume=of
         )
-        self._size = _positive(backend.driver.manage_existing_snapshot_get_size(probe, self.a.ref))
+        return _positive(backend.driver.manage_existing_snapshot_get_size(probe, self.a.ref))
 
     def claims(self) -> Sequence[Claim]:
         return (Claim("volume", self.a.volume_id, "snapshot", exclusive=False),)
 
     def admit(self, tx: Admitting) -> None:
-        volume = tx.peek_volume(self.a.volume_id)
-        if self._size > volume.size:
+        volume, size = tx.peek_volume(self.a.volume_id), tx.prepared
+        if size > volume.size:
             raise exception.Invalid(
-                f"ref has {self._size} GiB and its volume {volume.size}: it is no snapshot of it", field="ref"
+                f"ref has {size} GiB and its volume {volume.size}: it is no snapshot of it", field="ref"
             )
         tx.insert_snapshot(
             self.a.snapshot_id,
             volume,
-            size=self._size,
+            size=size,
             status="managing",
             display_name=self.a.name,
             display_description=self.a.description,
             metadata=self.a.metadata,
         )
-        tx.charge(volume.project_id, volume.volume_type_id, snapshots=1, gigabytes=self._size)
+        tx.charge(volume.project_id, volume.volume_type_id, snapshots=1, gigabytes=size)
 
     def steps(self, task: Task) -> Sequence[Step]:
         snapshot = task.snapshot(self.a.snapshot_id)

@@ -6,9 +6,9 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -17,8 +17,12 @@ from volmgr.db import attachments, exports, models, records
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
+from volmgr.operations.catalogue import usable
 from volmgr.operations.registry import register
-from volmgr.tasks import Task
+from volmgr.tasks import Backend, Task
+
+if TYPE_CHECKING:
+    from volmgr.context import RequestContext
 
 _text = validate.optional(validate.name)
 
@@ -38,6 +42,7 @@ class CreateArgs(Args):
     metadata: dict[str, str] | None = arg(validate.optional(validate.metadata), default=None)
     multiattach: bool = arg(validate.boolean, default=False)
     host: str | None = arg(validate.optional(validate.host), default=None)
+    reservations: list[str] | None = arg(validate.optional(validate.uuids), default=None)
 
 
 @register
@@ -64,6 +69,13 @@ class CreateVolume(Operation[CreateArgs]):
     def lane_on(self, driver: Any) -> Lane:
         return Lane.BULK if self._source and not driver.instant_clone else Lane.CONTROL
 
+    def prepare(
+        self, backend: Backend, context: RequestContext, volume: Callable[[str], types.Volume]
+    ) -> types.VolumeType | None:
+        if self.a.volume_type is None:
+            return None
+        return usable(context, backend.find_type(self.a.volume_type))
+
     def claims(self) -> Sequence[Claim]:
         if self.a.snapshot_id:
             return (Claim("snapshot", self.a.snapshot_id, "clone", exclusive=False),)
@@ -84,19 +96,23 @@ class CreateVolume(Operation[CreateArgs]):
             raise exception.Invalid("size is missing", field="size")
         if size > tx.settings.max_volume_size:
             raise exception.TooBig(size=size, limit=tx.settings.max_volume_size)
+        kind: types.VolumeType | None = tx.prepared
+        if kind is not None:
+            tx.hold_type(kind)
         tx.insert_volume(
             a.volume_id,
             size,
+            kind,
             snapshot_id=a.snapshot_id,
             source_volid=a.source_volid,
-            volume_type_id=a.volume_type,
             display_name=a.name,
             display_description=a.description,
             metadata=a.metadata,
             multiattach=a.multiattach,
             availability_zone=a.availability_zone or tx.settings.zone,
         )
-        tx.charge(tx.project_id, a.volume_type, volumes=1, gigabytes=size)
+        tx.use_reservations(a.reservations, tx.project_id)
+        tx.charge(tx.project_id, kind.id if kind else None, volumes=1, gigabytes=size)
 
     def claimed(self, tx: Admitting) -> None:
         if not self._source:
@@ -391,6 +407,7 @@ class ExtendArgs(Args):
 
     volume_id: str = arg(validate.uuid)
     new_size: int = arg(validate.size)
+    reservations: list[str] | None = arg(validate.optional(validate.uuids), default=None)
 
 
 @register
@@ -426,6 +443,7 @@ class ExtendVolume(Operation[ExtendArgs]):
                 verb=self.verb,
             )
         tx.data |= {"from": volume.size, "exported": exported}
+        tx.use_reservations(self.a.reservations, volume.project_id)
         tx.charge(volume.project_id, volume.volume_type_id, gigabytes=self.a.new_size - volume.size)
 
     def steps(self, task: Task) -> Sequence[Step]:
@@ -446,6 +464,8 @@ class ExtendVolume(Operation[ExtendArgs]):
         if "from" in task.data:
             volume = task.volume(self.a.volume_id)
             tx.uncharge(volume.project_id, volume.volume_type_id, gigabytes=self.a.new_size - task.data["from"])
+        else:
+            tx.give_reservations_back(self.a.reservations, task.operation.project_id)
 
 
 def with_object(volume: types.Volume, object_id: str) -> types.Volume:

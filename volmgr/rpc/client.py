@@ -17,6 +17,7 @@ from oslo_config import cfg
 
 from volmgr import exception
 from volmgr.context import RequestContext
+from volmgr.rpc.administration import AdministrationAPI
 from volmgr.rpc.serializer import Serializer
 from volmgr.rpc.transport import get_transport
 
@@ -26,7 +27,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 Answer = dict[str, Any]
 
 
-class VolumeAPI:
+class VolumeAPI(AdministrationAPI):
     """Talks to the workers of one deployment.
 
     :param transport_url: where they are; None means the embedded default of this machine.
@@ -121,9 +122,13 @@ class VolumeAPI:
         """Bring a volume back from the trash."""
         return self.change(context, "undelete_volume", volume_id=volume_id)
 
-    def extend_volume(self, context: RequestContext, volume_id: str, new_size: int) -> Answer:
+    def extend_volume(
+        self, context: RequestContext, volume_id: str, new_size: int, reservations: list[str] | None = None
+    ) -> Answer:
         """Make a volume larger, to ``new_size`` GiB."""
-        return self.change(context, "extend_volume", volume_id=volume_id, new_size=new_size)
+        return self.change(
+            context, "extend_volume", volume_id=volume_id, new_size=new_size, reservations=reservations
+        )
 
     def update_volume(self, context: RequestContext, volume_id: str, **changes: Any) -> Answer:
         """Change name, description, metadata, readonly or bootable."""

@@ -44,6 +44,7 @@ def violations(
             return list(conn.execute(sa.select(table)))
 
         operations, objects, quotas = rows(models.operations), rows(models.objects), rows(models.quotas)
+        reserved = rows(models.reservations)
         resources = {noun: rows(table) for noun, table, _machine in _MACHINES}
         attachments, exports, grants = rows(models.attachments), rows(models.exports), rows(models.grants)
     waits = now or utcnow()
@@ -64,7 +65,7 @@ def violations(
     found += [f"a grant on {row.resource_id}, which is gone" for row in grants if row.resource_id not in known]
     found += [f"an attachment of {row.volume_id}, which is gone" for row in attachments if row.volume_id not in known]
     found += _statuses(resources["volume"], attachments)
-    found += _quota(resources, quotas)
+    found += _quota(resources, quotas, reserved)
     seen = driver.observe() if driver is not None else storage
     if seen is not None:
         found += _storage(resources, objects, seen)
@@ -85,8 +86,12 @@ def _statuses(volumes: list[Any], attachments: list[Any]) -> list[str]:
     ]
 
 
-def _quota(resources: dict[str, list[Any]], quotas: list[Any]) -> list[str]:
+def _quota(resources: dict[str, list[Any]], quotas: list[Any], reserved: list[Any]) -> list[str]:
     used: Counter[tuple[str, str, str]] = Counter()
+    for row in reserved:
+        for key in {"", row.volume_type_id or ""}:
+            for name in ("volumes", "snapshots", "gigabytes"):
+                used[row.project_id, key, name] += getattr(row, name)
     for noun, size in (("volume", "size"), ("snapshot", "volume_size")):
         for row in resources[noun]:
             for key in {"", row.volume_type_id or ""}:

@@ -16,6 +16,7 @@ from typing import Any
 from volmgr import crypto, types
 from volmgr.context import RequestContext
 from volmgr.db import schema
+from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
 from volmgr.db.engine import Database
 from volmgr.dispatch import Dispatcher
@@ -85,12 +86,19 @@ class Rig:
         options = Configuration({"sim_store_path": str(folder / "sim"), "volume_backend_name": "pool"})
         self.driver = SimDriver(configuration=options, host=host, target=self.target)
         self.settings = Settings(host=host, **{"pool": "pool", "quota": NO_LIMITS, **settings})
+        self.types = volume_types.Cache(self.database)
         self.exports = Exports(
-            self.database, self.driver, self.target, settings=self.settings, cipher=self.cipher, clock=self.clock
+            self.database,
+            self.driver,
+            self.target,
+            settings=self.settings,
+            cipher=self.cipher,
+            clock=self.clock,
+            volume_types=self.types.get,
         )
         self.dispatcher = Dispatcher(
             self.database,
-            Backend(self.driver, self.exports, self.settings, self.cipher),
+            Backend(self.driver, self.exports, self.settings, self.cipher, self.types.get, self.types.find),
             executor=executor or self.stepwise,
             clock=self.clock,
             incarnation=str(uuid.uuid4()),

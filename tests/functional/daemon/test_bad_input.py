@@ -98,7 +98,31 @@ NO_SECONDS = st.one_of(
     st.just(float("nan")),
 )
 
+NO_SPECS = st.one_of(
+    NO_MAPPING,
+    st.sampled_from([{"": "b"}, {"a": ["b"]}, {"a": {"b": "c"}}, {"a\x00": "b"}, {"a": 1.5}]),
+    st.just({str(index): "b" for index in range(129)}),
+    LONG.map(lambda text: {"total_iops_sec": text}),
+)
+NO_LIMITS = st.one_of(
+    NO_MAPPING, st.sampled_from([{"beds": 1}, {"volumes": -2}, {"volumes": "3"}, {"gigabytes": True}, {"volumes": 1.5}])
+)
+NO_COUNT = st.one_of(st.integers(max_value=-1), st.floats(), st.booleans(), st.sampled_from(["1", [], {}, 10**400]))
+NO_UUIDS = st.one_of(
+    st.integers(), st.booleans(), NO_UUID.map(lambda value: [value]), st.just([str(uuid.UUID(int=0))] * 101)
+)
+
 BAD: dict[str, st.SearchStrategy[Any]] = {
+    **dict.fromkeys(("reservation_id",), NO_UUID),
+    **dict.fromkeys(("volumes", "snapshots", "gigabytes"), NO_COUNT),
+    **dict.fromkeys(("extra_specs", "specs"), NO_SPECS),
+    **dict.fromkeys(("type_id", "qos_id"), NO_NAME),
+    "reservations": NO_UUIDS,
+    "limits": NO_LIMITS,
+    "is_public": NO_BOOLEAN,
+    "project_id": NO_NAME,
+    "consumer": st.one_of(NOT_TEXT, st.sampled_from(["", "frontend", "BOTH"])),
+    "expire": NO_SECONDS,
     **dict.fromkeys(("volume_id", "snapshot_id", "attachment_id", "instance_id", "operation_id"), NO_UUID),
     **dict.fromkeys(("resource_id", "source_volid", "instance_uuid", "marker"), NO_UUID),
     **dict.fromkeys(("name", "host_name", "mountpoint", "volume_type", "availability_zone"), NO_NAME),
@@ -290,6 +314,9 @@ def served(request: pytest.FixtureRequest, make_daemon: Callable[..., Daemon]) -
         "discover": False, "readonly": True, "bootable": True, "size": 1, "new_size": 9, "sort_keys": ["id"],
         "sort_dirs": ["asc"], "description": "other", "metadata": {"c": "d"}, "host": daemon.host,
         "connector": CONNECTOR, "mode": "rw", "filters": {}, "limit": 5, "timeout": 0.0, "event": "none",
+        "type_id": instance, "qos_id": instance, "reservation_id": instance, "volumes": 1, "snapshots": 1,
+        "gigabytes": 1, "extra_specs": {"a": "b"}, "specs": {"a": "b"}, "reservations": [instance],
+        "limits": {"volumes": 5}, "is_public": True, "project_id": "project", "consumer": "both", "expire": 60.0,
     }
     (path,) = (daemon.state / "rpc").glob("*.sock")
     yield daemon, path, valid

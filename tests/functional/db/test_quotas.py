@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import datetime
 import random
 import threading
+import uuid
+from typing import Any
 
 import pytest
 
 from volmgr import exception
-from volmgr.db import quotas
+from volmgr.db import engine, quotas, reservations
 from volmgr.db.engine import Database
 
 DEFAULTS = {"volumes": 3, "snapshots": -1, "gigabytes": 100}
@@ -89,6 +92,7 @@ def test_limits_can_be_lifted_and_reset(database: Database) -> None:
     with database.reader() as conn:
         assert quotas.list_quotas(conn, project_id="p", defaults=DEFAULTS) == [
             {
+                "id": "p",
                 "project_id": "p",
                 "volume_type_id": None,
                 "volumes": {"limit": 3, "in_use": 8},
@@ -146,3 +150,48 @@ def test_many_at_once_never_exceed_the_limit(database: Database) -> None:
     assert failed == []
     assert refused
     assert in_use(database)["volumes"] == in_use(database, "gold")["volumes"] == len(won) == 10
+
+
+def listed(db: Database, **page: Any) -> list[str]:
+    with db.reader() as conn:
+        return [row["id"] for row in quotas.list_quotas(conn, defaults=DEFAULTS, **page)]
+
+
+def test_the_list_has_pages(database: Database) -> None:
+    kind = str(uuid.uuid4())
+    with database.writer() as conn:
+        for project in ("a", "b/c", "d"):
+            quotas.charge(conn, project, kind, volumes=1, defaults=DEFAULTS)
+    whole = listed(database)
+    assert whole == ["a", f"a/{kind}", "b/c", f"b/c/{kind}", "d", f"d/{kind}"]
+    for down in (False, True):
+        seen: list[str] = []
+        while page := listed(database, limit=2, marker=seen[-1] if seen else None, descending=down):
+            seen += page
+        assert seen == (whole[::-1] if down else whole)
+
+
+def reserve(db: Database, reservation_id: str, seconds: float = 60, volume_type: str | None = None) -> None:
+    until = engine.utcnow() + datetime.timedelta(seconds=seconds)
+    amounts = {"volumes": 2, "gigabytes": 10}
+    with db.writer() as conn:
+        reservations.make(conn, reservation_id, "p", volume_type, amounts, expires_at=until, defaults=DEFAULTS)
+
+
+def test_a_reservation_counts_until_it_is_taken_or_expires(database: Database) -> None:
+    reserve(database, "r", volume_type="gold")
+    reserve(database, "r", volume_type="gold")
+    assert in_use(database) == in_use(database, "gold") == {"volumes": 2, "snapshots": 0, "gigabytes": 10}
+    with pytest.raises(exception.QuotaExceeded):
+        reserve(database, "s")
+    with database.writer() as conn:
+        assert reservations.take(conn, ["r", "x"], "another") == 0
+        assert reservations.take(conn, ["r", "x"], "p") == 1
+        assert reservations.take(conn, ["r"], "p") == 0
+    assert in_use(database)["volumes"] == in_use(database, "gold")["gigabytes"] == 0
+    reserve(database, "past", seconds=-1)
+    with database.writer() as conn:
+        assert reservations.expired(conn, engine.utcnow())
+        assert reservations.expire(conn, engine.utcnow()) == 1
+        assert not reservations.expired(conn, engine.utcnow())
+    assert in_use(database)["volumes"] == 0

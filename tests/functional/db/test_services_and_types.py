@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import datetime
+import threading
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from volmgr import exception
-from volmgr.db import engine, models, services
+from volmgr.db import engine, models, qos, quotas, reservations, services
 from volmgr.db import types as volume_types
 from volmgr.db.engine import Database
 
@@ -85,7 +86,10 @@ def make_type(db: Database, type_id: str = "1", name: str = "gold", **values: An
 
 
 def test_a_type_is_found_by_id_and_by_name(database: Database) -> None:
-    make_type(database, extra_specs={"thin": "true"}, qos_specs={"iops": 5})
+    make_type(database, extra_specs={"thin": "true"})
+    with database.writer() as conn:
+        qos.create(conn, "q", "fast", "both", {"total_iops_sec": "5"}, now=engine.utcnow())
+        volume_types.set_qos(conn, "1", "q")
     make_type(database, "gold", "other")
     with database.reader() as conn:
         assert volume_types.get(conn, "1") == volume_types.find(conn, "1")
@@ -93,15 +97,19 @@ def test_a_type_is_found_by_id_and_by_name(database: Database) -> None:
         assert volume_types.find(conn, "other").id == "gold"
         assert [item.name for item in volume_types.list_types(conn)] == ["gold", "other"]
         found = volume_types.get(conn, "1")
-    assert (dict(found.extra_specs), found.qos_specs) == ({"thin": "true"}, {"iops": 5})
+    assert dict(found.extra_specs) == {"thin": "true"}
+    assert found.qos_specs == {"id": "q", "name": "fast", "consumer": "both", "specs": {"total_iops_sec": "5"}}
     with pytest.raises(exception.NotFound), database.reader() as conn:
         volume_types.find(conn, "tin")
 
 
 def test_two_types_cannot_have_one_name(database: Database) -> None:
     make_type(database)
+    make_type(database)  # the same again
     with pytest.raises(exception.AlreadyExists):
         make_type(database, "2")
+    with pytest.raises(exception.AlreadyExists):
+        make_type(database, "1", "tin")
     make_type(database, "2", "tin")
     with pytest.raises(exception.AlreadyExists), database.writer() as conn:
         volume_types.update(conn, "2", name="gold")
@@ -128,9 +136,61 @@ def test_a_type_that_volumes_have_stays(database: Database) -> None:
         volume_types.delete(conn, "1")
     with database.writer() as conn:
         conn.execute(sa.delete(models.volumes))
-        volume_types.delete(conn, "1")
-    with pytest.raises(exception.NotFound), database.writer() as conn:
-        volume_types.delete(conn, "1")
+        quotas.set_limits(conn, "p", {"volumes": 5}, volume_type_id="1")
+        reservations.make(conn, "r", "p", "1", {"volumes": 2}, expires_at=engine.utcnow(), defaults={})
+        assert volume_types.delete(conn, "1")
+        assert not volume_types.delete(conn, "1")
+    with database.reader() as conn:
+        (row,) = quotas.list_quotas(conn, defaults={})
+    assert (row["volume_type_id"], row["volumes"]["in_use"]) == (None, 0)
+
+
+def test_a_type_that_is_held_is_not_removed_beside_it(database: Database) -> None:
+    make_type(database)
+    outcome: list[bool | str] = []
+
+    def remove() -> None:
+        def write() -> bool:
+            with database.writer() as conn:
+                return volume_types.delete(conn, "1")
+
+        try:
+            outcome.append(database.retrying(write))
+        except exception.Conflict as error:
+            outcome.append(error.code)
+
+    with database.writer() as conn:
+        assert volume_types.hold(conn, "1")
+        assert not volume_types.hold(conn, "2")
+        remover = threading.Thread(target=remove)
+        remover.start()
+        values = {"id": "v", "size": 1, "status": "available", "volume_type_id": "1", "created_at": engine.utcnow()}
+        conn.execute(sa.insert(models.volumes), values)
+    remover.join(60)
+    assert outcome == ["volmgr.conflict"]
+
+
+def test_a_qos_that_types_have_stays_unless_forced(database: Database) -> None:
+    make_type(database)
+    with database.writer() as conn:
+        qos.create(conn, "q", "fast", "both", {"a": "1", "b": "2"}, now=engine.utcnow())
+        qos.create(conn, "q", "fast", "both", {"a": "1", "b": "2"}, now=engine.utcnow())
+        volume_types.set_qos(conn, "1", "q")
+        qos.update(conn, "q", consumer="front-end", specs={"a": None, "c": "3"})
+        found = qos.shown(conn, "fast")
+    assert (found["consumer"], found["specs"], found["volume_types"]) == ("front-end", {"b": "2", "c": "3"}, ["1"])
+    for wrong in ({"qos_id": "q", "name": "other"}, {"qos_id": "r", "name": "fast"}):
+        with pytest.raises(exception.AlreadyExists), database.writer() as conn:
+            qos.create(conn, consumer="both", specs={}, now=engine.utcnow(), **wrong)
+    with pytest.raises(exception.Conflict) as refused, database.writer() as conn:
+        qos.delete(conn, "q")
+    assert "gold" in str(refused.value)
+    with database.writer() as conn:
+        assert qos.delete(conn, "q", force=True)
+        assert not qos.delete(conn, "q")
+        assert volume_types.get(conn, "1").qos_specs is None
+    with pytest.raises(qos.QosNotFound), database.writer() as conn:
+        qos.update(conn, "q", consumer="both")
 
 
 def test_the_cache_asks_once_until_it_is_old(database: Database) -> None:

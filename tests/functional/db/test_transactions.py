@@ -142,7 +142,7 @@ def test_json_and_times_come_back_as_they_were(database: Database) -> None:
         )
     with database.reader() as conn:
         row = conn.execute(sa.select(models.volume_types)).one()
-    assert (row.name, row.extra_specs, row.created_at, row.qos_specs) == ("𝄞 fast", text, now, None)
+    assert (row.name, row.extra_specs, row.created_at, row.qos_id) == ("𝄞 fast", text, now, None)
 
 
 def test_the_clock_is_utc(database: Database) -> None:

@@ -144,6 +144,16 @@ def upgrade() -> None:
     op.create_index("ix_operations_resource_id_created_at", "operations", ["resource_id", "created_at"])
 
     op.create_table(
+        "qos",
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("consumer", sa.String(16), nullable=False),
+        sa.Column("specs", _JSON, nullable=False),
+        sa.Column("created_at", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_qos"),
+        sa.UniqueConstraint("name", name="uq_qos_name"),
+    )
+    op.create_table(
         "quotas",
         sa.Column("project_id", sa.String(255), nullable=False),
         sa.Column("volume_type_id", sa.String(36), server_default="", nullable=False),
@@ -155,6 +165,18 @@ def upgrade() -> None:
         sa.Column("max_gigabytes", sa.BigInteger()),
         sa.PrimaryKeyConstraint("project_id", "volume_type_id", name="pk_quotas"),
     )
+    op.create_table(
+        "reservations",
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("project_id", sa.String(255), nullable=False),
+        sa.Column("volume_type_id", sa.String(36)),
+        sa.Column("volumes", sa.BigInteger(), nullable=False),
+        sa.Column("snapshots", sa.BigInteger(), nullable=False),
+        sa.Column("gigabytes", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_reservations"),
+    )
+    op.create_index("ix_reservations_expires_at", "reservations", ["expires_at"])
     op.create_table(
         "schema_window",
         sa.Column("id", sa.Integer(), autoincrement=False, nullable=False),
@@ -217,7 +239,7 @@ def upgrade() -> None:
         sa.Column("description", sa.Text()),
         sa.Column("is_public", sa.Boolean(), server_default=sa.true(), nullable=False),
         sa.Column("extra_specs", _JSON),
-        sa.Column("qos_specs", _JSON),
+        sa.Column("qos_id", sa.String(36)),
         sa.Column("created_at", _TIME, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_volume_types"),
         sa.UniqueConstraint("name", name="uq_volume_types_name"),
