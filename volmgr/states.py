@@ -380,6 +380,21 @@ MACHINES = (
     OPERATION,
 )
 
+#: the statuses that follow from a volume's attachments.
+IDLE = _IDLE
+#: what a transitional status becomes when its operation is lost; one that is not named here becomes idle again.
+LOST: dict[str, dict[str, str]] = {
+    "volume": {
+        "creating": "error",
+        "downloading": "error",
+        "deleting": "error_deleting",
+        "restoring-backup": "error",
+        "managing": "error",
+        "unmanaging": "error",
+    },
+    "snapshot": {"creating": "error", "deleting": "error_deleting", "managing": "error", "unmanaging": "error"},
+}
+
 UNFINISHED = ("queued", "running", "undoing", "parked")
 
 

@@ -267,6 +267,8 @@ class Runner:
         if progress.pivoted:
             # From the pivot on there is no way back: it goes on when the backend answers, or an operator decides.
             self._park(task, "backend" if known.retryable else "operator", known, forward=True)
+        elif operation.persistent and not isinstance(known, exception.Cancelled):
+            self._park(task, "backend", known, forward=True)
         elif len(steps) <= 1:
             self._undo(operation, task, steps, known)
         elif progress.undo_error is not None:

@@ -153,6 +153,7 @@ class Operation(abc.ABC, Generic[A]):
     :cvar args: the class of its arguments. :cvar resource: the noun of :meth:`resource_id`.
     :cvar needs: verbs of the driver; one that it does not support refuses the request before anything changes.
     :cvar lane: where it runs when its steps do not say otherwise. :cvar asks: whether :meth:`ask` has something to ask.
+    :cvar persistent: nobody waits for it and it has to succeed in the end: a failure is tried again, for ever.
     """
 
     verb: ClassVar[str]
@@ -162,6 +163,7 @@ class Operation(abc.ABC, Generic[A]):
     needs: ClassVar[tuple[str, ...]] = ()
     lane: ClassVar[Lane] = Lane.CONTROL
     asks: ClassVar[bool] = False
+    persistent: ClassVar[bool] = False
 
     def __init__(self, arguments: A) -> None:
         self.a = arguments

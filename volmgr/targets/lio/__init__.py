@@ -205,6 +205,12 @@ def _do(outcome: Future[R], lock: threading.Lock, work: Callable[[], R]) -> None
         lock.release()
         outcome.set_result(result)
 
+    def present(self) -> frozenset[str]:
+        """Return the names of our targets by one listing; a lost one's storage object alone does not count."""
+        with self._told("list the targets"):
+            self._check_root()
+            return frozenset(name for name in self.tree.folders("iscsi") if iscsi.is_ours(self.config.prefix, name))
+
 
 def _refused(step: Step, error: OSError) -> exception.VolmgrError:
     """Return what to raise for a step that the kernel refused; no value that was written is in it."""
