@@ -393,6 +393,8 @@ class _Progress:
             return
         if not self.pivoted:
             self.task.check()
+        # When it began, for whoever asks later; it is written with the next thing that is written anyway.
+        self.task.data.setdefault("times", {}).setdefault(step.name, records.moment(self.task.clock.now()))
         if index > self.begun or index > 0:
             self._note_begin(step)
         point = f"{self.operation.verb}/{step.name}"

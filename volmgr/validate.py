@@ -56,6 +56,13 @@ def uuid(field: str, value: Any) -> str:
     return str(value)
 
 
+def uuids(field: str, value: Any) -> list[str]:
+    """A list of at most a thousand UUIDs."""
+    if not isinstance(value, list) or len(value) > MAX_LIMIT:
+        raise invalid(field, f"must be a list of at most {MAX_LIMIT} UUIDs", value)
+    return [uuid(field, item) for item in value]
+
+
 def text(maximum: int = MAX_NAME, minimum: int = 0) -> Check:
     """Return a check for text without control characters, of ``minimum`` to ``maximum`` characters."""
 

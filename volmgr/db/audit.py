@@ -104,7 +104,7 @@ def grants(database: Database, service: str, page: int = PAGE) -> dict[str, list
         # Only what targets tell of: an initiator, or the addresses of a Fibre Channel or Ethernet port.
         peers = [row.initiator] if row.initiator else [*(row.wwpns or ()), *(row.macs or ())]
         orphan = bool(row.attachment_id) and row.attachment is None
-        grant = GrantRow(row.id, row.resource_id, frozenset(map(str.lower, peers)), row.attachment_id, orphan)
+        grant = GrantRow(row.id, row.resource_id, frozenset(peers), row.attachment_id, orphan)
         found.setdefault(row.resource_id, []).append(grant)
     return found
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from volmgr import exception, types
+from volmgr.db import findings as finding_rows
 from volmgr.db import models, records
 
 VOLUME_SORT = ("created_at", "id", "display_name", "size", "status", "host", "updated_at")
@@ -101,6 +102,12 @@ def of_worker(conn: Connection, noun: str, host: str) -> list[types.Volume] | li
     if noun == "volume":
         return [records.volume(row) for row in conn.execute(_VOLUMES.where(here))]
     return [records.snapshot(row) for row in conn.execute(_SNAPSHOTS.where(here))]
+
+
+def findings(conn: Connection, page: Page) -> list[dict[str, Any]]:
+    """Return a page of findings; they are nobody's but the operator's."""
+    rows = conn.execute(_paged(sa.select(models.findings), models.findings, page, owned=False))
+    return [finding_rows.view(row) for row in rows]
 
 
 _VOLUMES = sa.select(*records.VOLUME_COLUMNS, models.objects.c.serial).select_from(

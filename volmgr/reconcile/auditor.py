@@ -7,6 +7,7 @@ first and the last look is left out. This module knows no RPC.
 
 from __future__ import annotations
 
+import datetime
 import logging
 import threading
 from collections.abc import Callable, Collection
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from volmgr import concurrency, exception, names, types
-from volmgr.db import audit, findings
+from volmgr.db import audit, findings, records
 from volmgr.db.audit_rows import ExportRow, ResourceRow
 from volmgr.reconcile.diff import diff
 from volmgr.reconcile.findings import Finding, Kind, Repair
@@ -28,10 +29,10 @@ LOG = logging.getLogger(__name__)
 
 #: seconds that something must have been seen before what cannot be taken back is done about it.
 GRACE = 60.0
-#: repairs that free, remove or kill; everything else can be done at first sight.
-FINAL = frozenset({Repair.DISCARD, Repair.WIPE, Repair.FORGET, Repair.END})
+#: repairs that free, remove or kill, or meddle with what LVM may be at; everything else can be done at first sight.
+FINAL = frozenset({Repair.DISCARD, Repair.WIPE, Repair.FORGET, Repair.END, Repair.RESUME})
 #: repairs that only make the target what SQL says; the background audit does them by itself.
-LEVEL = frozenset({Repair.SYNC, Repair.REVOKE})
+LEVEL = frozenset({Repair.SYNC, Repair.REVOKE, Repair.WITHDRAW})
 _STORAGE_KINDS = frozenset({
     Kind.STORAGE_MISSING, Kind.STORAGE_IN_TRASH, Kind.STORAGE_TOO_SMALL, Kind.STORAGE_TOO_LARGE, Kind.STORAGE_ORPHAN,
     Kind.BUILDING_LEFT, Kind.TRASH_ORPHAN, Kind.TRASH_NOT_WIPED, Kind.DEVICE_SUSPENDED, Kind.OBJECT_ROW_ORPHAN,
@@ -60,9 +61,21 @@ class Report:
     """
 
     service: str
+    at: datetime.datetime
     findings: list[Finding]
     outcomes: list[Outcome] = field(default_factory=list)
     unseen: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the audit as clients read it; ``age`` in seconds."""
+        mended = {item.finding.id_on(self.service): item for item in self.outcomes}
+        shown = []
+        for item in self.findings:
+            row = item.row(self.service)
+            outcome = mended.get(row["id"])
+            done = {"done": outcome.done, "error": outcome.error} if outcome else {"done": "", "error": ""}
+            shown.append({**row, "created_at": records.moment(item.since), "age": item.age(self.at), **done})
+        return {"host": self.service, "findings": shown, "unseen": self.unseen}
 
 
 class Auditor:
@@ -110,7 +123,7 @@ class Auditor:
                 for item in found:
                     if (outcome := self._mend(item, only, repairs)) is not None:
                         outcomes.append(outcome)
-            return Report(self.service, found, outcomes, unseen)
+            return Report(self.service, now, found, outcomes, unseen)
 
     def _mend(self, item: Finding, only: Collection[str], repairs: Collection[Repair] | None) -> Outcome | None:
         if item.repair is Repair.OPERATOR or (repairs is not None and item.repair not in repairs):

@@ -57,17 +57,23 @@ def _compared(recorded: Recorded, row: ExportRow, found: ObservedExport) -> Iter
         reason = f"It should serve {path}, and serves {_listed(found.paths)}"
         yield finding(Kind.EXPORT_WRONG_PATH, row.kind, row.resource_id, reason, name=row.target_name)
     stored = recorded.objects.get(recorded.resources[row.resource_id].name_id)
-    if stored is not None and found.serials != (stored.serial,):
+    # Some protocols have no serial: their targets tell none.
+    if stored is not None and found.serials and found.serials != (stored.serial,):
         reason = f"Its serial should be {stored.serial}, and is {_listed(found.serials)}"
         yield finding(Kind.EXPORT_WRONG_SERIAL, row.kind, row.resource_id, reason, name=row.target_name)
-    granted = {peer for grant in recorded.grants.get(row.resource_id, ()) for peer in grant.peers}
-    present = {name.lower() for name in found.initiators}
-    if granted - present:
-        reason = f"The target does not let {_listed(granted - present)} in, SQL does"
+    granted = _by_spelling(peer for grant in recorded.grants.get(row.resource_id, ()) for peer in grant.peers)
+    present, connected = _by_spelling(found.initiators), _by_spelling(found.sessions)
+    if lacking := [granted[key] for key in granted.keys() - present.keys()]:
+        reason = f"The target does not let {_listed(lacking)} in, SQL does"
         yield finding(Kind.ACCESS_MISSING, row.kind, row.resource_id, reason, name=row.target_name)
-    if others := (present | {name.lower() for name in found.sessions}) - granted:
+    if others := [name for key, name in (connected | present).items() if key not in granted]:
         reason = f"The target lets {_listed(others)} in, SQL does not"
         yield finding(Kind.ACCESS_TOO_WIDE, row.kind, row.resource_id, reason, name=row.target_name)
+
+
+def _by_spelling(peers: Iterable[str]) -> dict[str, str]:
+    """Return names of initiators or ports by a spelling that two names of the same one share."""
+    return {peer.lower().replace(":", ""): peer for peer in peers}
 
 
 def _unwanted(recorded: Recorded, item: ObservedExport) -> Iterator[Finding]:

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import signal
 import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ class Scene:
         self.rig.attachments.connect(self.attachment, self.exported, CONNECTOR)
         self.rig.attachments.complete(self.attachment)
         self.processes: list[Process] = []
+        self.child: subprocess.Popen[bytes] | None = None
         self.auditor = Auditor(self.rig.dispatcher, processes=lambda: list(self.processes), grace=0)
 
     @property
@@ -272,17 +274,17 @@ def operation_parked(scene: Scene) -> Made:
 
 
 def process_left(scene: Scene) -> Made:
-    scene.child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)  # type: ignore[attr-defined]
-    scene.processes.append(Process(scene.child.pid, "python"))  # type: ignore[attr-defined]
+    scene.child = subprocess.Popen(["sleep", "600"])
+    scene.processes.append(Process(scene.child.pid, "sleep"))
     return [(Kind.PROCESS_LEFT, str(scene.processes[0].pid))]
 
 
 MAKERS: list[Callable[[Scene], Made]] = [
-    storage_missing, storage_in_trash, storage_too_small, storage_too_large, storage_orphan, object_without_resource,
-    helper_left, building_left, trash_orphan, trash_not_wiped, device_suspended, object_row_missing, object_row_orphan,
-    export_missing, export_wrong_path, export_wrong_serial, access_missing, access_too_wide, export_orphan, export_of_a_deleted_volume,
-    export_row_orphan, grant_orphan, attachment_orphan, status_stuck, status_wrong, hold_stale, use_count_stale,
-    quota_wrong, operation_parked, process_left,
+    storage_missing, storage_in_trash, storage_too_small, storage_too_large, storage_orphan,
+    object_without_resource, helper_left, building_left, trash_orphan, trash_not_wiped, device_suspended,
+    object_row_missing, object_row_orphan, export_missing, export_wrong_path, export_wrong_serial, access_missing,
+    access_too_wide, export_orphan, export_of_a_deleted_volume, export_row_orphan, grant_orphan, attachment_orphan,
+    status_stuck, status_wrong, hold_stale, use_count_stale, quota_wrong, operation_parked, process_left,
 ]
 #: what only an operator can mend, so that it is still there after the repair.
 STAYS = {Kind.STORAGE_MISSING, Kind.STORAGE_TOO_LARGE, Kind.OBJECT_ROW_MISSING, Kind.OPERATION_PARKED}
@@ -302,9 +304,8 @@ def test_a_kind_is_found_alone_and_mended(scene: Scene, make: Callable[[Scene], 
         assert scene.find() == wanted
         return
     assert list(done) == [made[0][0].label]
-    if make is process_left:
-        assert scene.child.wait(30) == -9  # type: ignore[attr-defined]
-        scene.child.stdin.close()  # type: ignore[attr-defined]
+    if scene.child is not None:
+        assert scene.child.wait(30) == -signal.SIGKILL
         scene.processes.clear()
     assert scene.find() == []
     assert violations(scene.rig.database, scene.rig.driver) == []
@@ -316,8 +317,6 @@ def test_every_kind_is_made_by_hand() -> None:
 
 
 def _source(function: Any) -> str:
-    import inspect
-
     return inspect.getsource(function)
 
 
