@@ -21,7 +21,7 @@ from volmgr.context import RequestContext
 from volmgr.db import claims, operations, records, reservations
 from volmgr.db.admission import MISSING, Admitting, Blocked
 from volmgr.db.engine import CommitUnknown, Database, is_duplicate
-from volmgr.operations import meeting
+from volmgr.operations import advice, meeting
 from volmgr.operations.base import Args, Claim, Lane, Operation, Policy, request_key
 from volmgr.operations.registry import find
 from volmgr.runtime import Clock, Executor
@@ -136,7 +136,7 @@ class Dispatcher(Steering):
                 if answer is not None:
                     return answer
         else:
-            raise exception.Busy(resource=cls.resource, id=operation.resource_id)
+            raise exception.Busy(resource=cls.resource, id=operation.resource_id, hint=f"Later, or: {advice.AUDIT}")
         if isinstance(tx, dict):
             return tx
         self._killpoint(f"{cls.verb}/-/admitted")
@@ -260,7 +260,7 @@ class Dispatcher(Steering):
         verdict, holder = meeting.judge(operation, claim, obstacle)
         if verdict is Policy.SAME and holder is not None:
             return _answer(holder)
-        if verdict is not Policy.WAIT:
+        if verdict is not Policy.WAIT or meeting.stands_still(obstacle):
             raise meeting.refusal(operation, claim, obstacle)
 
         def wait() -> None:

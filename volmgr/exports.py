@@ -32,6 +32,8 @@ LOG = logging.getLogger(__name__)
 #: The protocols whose initiators have port names, and how a peer's key begins.
 _PORTS = {"fibre_channel": "fc", "aoe": "aoe"}
 LOCK_TIMEOUT = 60.0
+#: seconds until a heartbeat tries an export again that could not be made.
+RETRY_INTERVAL = 60.0
 REBUILD_BATCH = 50
 Change = Callable[[Connection, rows.Wanted], None]
 
@@ -46,6 +48,7 @@ class KeyedLocks:
         self._make = make
         self._guard = threading.Lock()
         self._locks: dict[str, tuple[Any, list[int]]] = {}
+        self._watchers: list[set[str]] = []
 
     @contextlib.contextmanager
     def hold(self, key: str, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
@@ -56,6 +59,8 @@ class KeyedLocks:
         with self._guard:
             lock, users = self._locks.setdefault(key, (self._make(), [0]))
             users[0] += 1
+            for touched in self._watchers:
+                touched.add(key)
         try:
             if not lock.acquire(timeout=timeout):
                 raise exception.Timeout(
@@ -70,6 +75,19 @@ class KeyedLocks:
                 users[0] -= 1
                 if not users[0]:
                     self._locks.pop(key, None)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[set[str]]:
+        """Collect the keys that anybody holds or waits for between the begin and the end of the ``with``."""
+        with self._guard:
+            touched = set(self._locks)
+            self._watchers.append(touched)
+        try:
+            yield touched
+        finally:
+            with self._guard:
+                # By identity: two sets with the same keys are equal.
+                self._watchers = [item for item in self._watchers if item is not touched]
 
 
 def port_names(connector: dict[str, Any], protocol: str) -> tuple[str, ...]:
@@ -118,6 +136,8 @@ class Exports:
         self.clock = clock
         self.locks = KeyedLocks()
         self._killpoint = killpoint or (lambda _name: None)
+        #: by resource, when an export that could not be made is worth another try; see :meth:`restore_missing`.
+        self._not_before: dict[str, float] = {}
 
     @property
     def protocol(self) -> str:
@@ -301,6 +321,46 @@ class Exports:
             self._killpoint("disconnect/-/synced")
             return bool(gone)
 
+    def end_unwanted(self, kind: str, resource_id: str, target_name: str) -> bool:
+        """End an export on the target that SQL does not want; one whose resource is gone loses its rows as well.
+
+        :returns: whether it was unwanted still; nothing is changed if it is wanted by now.
+        """
+        with self.locks.hold(resource_id):
+            with self.database.writer() as conn:
+                found = rows.wanted(conn, kind, resource_id)
+                if found is not None and found.export is not None:
+                    return False
+                if found is None:
+                    rows.delete(conn, resource_id)
+            if self.target is not None:
+                self.target.sync(types.ExportSpec(kind, resource_id, target_name, wanted=False))
+            return True
+
+    def restore_missing(self) -> int:
+        """Make the exports that the target has lost since; returns how many. Two statements and one look at the target.
+
+        For a heartbeat: what an export that is there looks like is the audit's affair.
+        """
+        if self.target is None:
+            return 0
+        with self.locks.watching() as busy:
+            with self.database.reader() as conn:
+                wanted = rows.names_of(conn, self.settings.host)
+            if not wanted:
+                return 0
+            present = self.target.present()
+        made, now = 0, self.clock.monotonic()
+        missing = [row for row in wanted if row.target_name not in present and row.resource_id not in busy]
+        for kind in names.KINDS:
+            ids = [row.resource_id for row in missing if row.kind == kind]
+            lost = [item for item in ids if self._not_before.get(item, now) <= now]
+            if lost:
+                LOG.warning("The target has lost the exports of %d %ss, they are made again", len(lost), kind)
+            for start in range(0, len(lost), REBUILD_BATCH):
+                made += self._rebuild(kind, lost[start : start + REBUILD_BATCH])
+        return made
+
     def withdraw(self, kind: str, resource_id: str) -> None:
         """End a resource's export with everybody's access to it; a repeat changes nothing.
 
@@ -391,8 +451,10 @@ class Exports:
             for found in batch:
                 try:
                     self._sync(found)
+                    self._not_before.pop(found.resource.id, None)
                     done += 1
                 except exception.VolmgrError as error:
+                    self._not_before[found.resource.id] = self.clock.monotonic() + RETRY_INTERVAL
                     LOG.error("The export of %s %s could not be made: %s", kind, found.resource.id, error)
         return done
 

@@ -101,6 +101,10 @@ class Incarnation:
             with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile
                 os.kill(holder, signal.SIGKILL)
 
+    def left_over(self) -> list[int]:
+        """Return the processes that hold this life's lock and descend from somebody else: nobody waits for them."""
+        return [pid for pid in holders(self.path) if os.getpid() not in ancestors(pid)]
+
     def release(self) -> None:
         """Let go of the lock; children that still live keep it."""
         if self._fd is not None:
@@ -116,6 +120,27 @@ def started(pid: int) -> str | None:
         return None
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in ("Z", "X") else fields[19]
+
+
+def ancestors(pid: int) -> list[int]:
+    """Return a process's parent, its parent, and so on; none for one that has ended (proc(5), stat field 4)."""
+    found: list[int] = []
+    while pid > 1:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            break
+        found.append(pid)
+    return found
+
+
+def command_of(pid: int) -> str:
+    """Return a process's command line, or its short name where it has none; empty if it has ended."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return b" ".join(words).decode(errors="replace").strip()[:200] or Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def holders(path: Path) -> list[int]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import oslo_messaging
 
-from volmgr import validate
+from volmgr import exception, validate, why
 from volmgr.administration import Administration
 from volmgr.operations import manage_existing as managing
 from volmgr.operations import snapshots, volumes
@@ -383,7 +383,68 @@ class VolumeManager(Administration, SchedulerDependentManager):
     @answered(resource_id=uuid)
     def why(self, context: RequestContext, resource_id: str) -> dict[str, Any]:
         """Return what SQL wants of a resource, what is there, who holds it, and the next safe command."""
-        return self.readers.why(context, resource_id)
+        return why.why(self.worker, context, resource_id)
+
+    @answered(**_listed("finding"))
+    def list_findings(
+        self, context: RequestContext, filters: Any = None, marker: Any = None, limit: Any = None,
+        sort_keys: Any = None, sort_dirs: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Return a page of what the last audits have found; for administrators."""
+        self.administrator(context)
+        return self.readers.page("finding", context, filters, marker, limit, sort_keys, sort_dirs)
+
+    # --- the operator's verbs -------------------------------------------------------------------------------------
+
+    @staticmethod
+    def administrator(context: RequestContext) -> None:
+        """Return if the caller may speak for the whole deployment.
+
+        :raises Forbidden: it acts for one project.
+        """
+        if context.scope is not None:
+            raise exception.Forbidden(hint="Only an administrator may ask for that")
+
+    @answered(fix=boolean, findings=optional(validate.uuids))
+    def audit(
+        self, context: RequestContext, fix: bool = False, findings: list[str] | None = None
+    ) -> dict[str, Any]:
+        """Compare SQL, storage and target of this worker; with ``fix`` mend what is safe, or exactly ``findings``."""
+        self.administrator(context)
+        self.ready()
+        return self.worker.auditor.run(fix=fix, only=findings or ()).to_json()
+
+    @answered(resource=validate.one_of("volume", "snapshot"), id=uuid, status=validate.text(32, 1), dry=boolean)
+    def reset_status(
+        self, context: RequestContext, resource: str, id: str, status: str, dry: bool = False
+    ) -> dict[str, Any]:
+        """Give a resource another status by hand; answers what that breaks, and what an audit then finds about it."""
+        self.administrator(context)
+        answer = self.worker.resets.reset(context, resource, id, status, dry)
+        found = [] if dry else self.worker.findings_about(id)
+        return {**answer, "findings": found}
+
+    @answered(host=optional(validate.host), reason=_name)
+    def service_disable(
+        self, context: RequestContext, host: str | None = None, reason: str | None = None
+    ) -> dict[str, Any]:
+        """Let nothing new be placed on a worker; what is there is served on."""
+        self.administrator(context)
+        return self.worker.switches.switch(host, disabled=True, reason=reason)
+
+    @answered(host=optional(validate.host))
+    def service_enable(self, context: RequestContext, host: str | None = None) -> dict[str, Any]:
+        """Let new volumes be placed on a worker again."""
+        self.administrator(context)
+        return self.worker.switches.switch(host, disabled=False, reason=None)
+
+    @answered(host=optional(validate.host), reason=_name, timeout=validate.seconds)
+    def service_drain(
+        self, context: RequestContext, host: str | None = None, reason: str | None = None, timeout: float = 0
+    ) -> dict[str, Any]:
+        """Let nothing new be placed on a worker and say what it is still at; ``timeout`` seconds wait for the end."""
+        self.administrator(context)
+        return self.worker.switches.drain(host, reason, timeout)
 
     # --- operations -----------------------------------------------------------------------------------------------
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from volmgr import exception, names, types, validate
-from volmgr.db import exports as export_rows
-from volmgr.db import listing, operations, records, services
+from volmgr import exception, names, validate
+from volmgr.db import listing, records, services
 
 if TYPE_CHECKING:
     from volmgr.context import RequestContext
@@ -65,12 +64,23 @@ FILTERS: dict[str, tuple[dict[str, validate.Check], tuple[str, ...]]] = {
         },
         (*_sort, "verb", "state", "finished_at"),
     ),
+    "finding": (
+        {
+            "kind": _words,
+            "resource": _words,
+            "resource_id": validate.text(255, 1),
+            "repair": _words,
+            "host": validate.host,
+        },
+        (*_sort, "kind", "resource_id", "host", "seen_at"),
+    ),
 }
 _PAGES = {
     "volume": listing.volumes,
     "snapshot": listing.snapshots,
     "attachment": listing.attachments,
     "operation": listing.operations,
+    "finding": listing.findings,
 }
 #: the longest that one request waits for an operation; the client asks again.
 WAIT_SLICE = 5.0
@@ -219,81 +229,3 @@ class Readers:
             known = listing.of_worker(conn, noun, self.worker.host)
         found: list[dict[str, Any]] = getattr(driver, verb)(known, marker, limit, offset, sort_keys, sort_dirs)
         return found
-
-    def why(self, context: RequestContext, resource_id: str) -> dict[str, Any]:
-        """Return one screen about a resource: SQL, journal, grants, one look at the backend, the next command."""
-        with self.worker.database.reader() as conn:
-            history = operations.history(conn, resource_id, 10)
-            kind, view = _find(conn, resource_id, context.scope)
-            wanted = export_rows.wanted(conn, kind, resource_id) if view else None
-        if view is None and not history:
-            raise exception.NotFound(resource="resource", id=resource_id)
-        present = self._observe(wanted.resource) if wanted is not None else None
-        lines = [_headline(kind, resource_id, view)]
-        if present is not None:
-            lines.append(f"storage: {present}")
-        if wanted is not None and wanted.export is not None:
-            peers = ", ".join(row.peer_key for row in wanted.grants) or "nobody"
-            address = f" at e{wanted.export.shelf}.{wanted.export.blade}" if wanted.export.shelf is not None else ""
-            lines.append(f"export: {wanted.export.target_name}{address}, granted to {peers}")
-        lines += [_story(record) for record in history]
-        lines.append(f"next: {_next(kind, resource_id, view, history)}")
-        return {
-            "resource": kind,
-            "resource_id": resource_id,
-            "view": view,
-            "storage": present,
-            "operations": [records.operation_view(record) for record in history],
-            "text": "\n".join(lines),
-        }
-
-    def _observe(self, resource: Any) -> str:
-        driver = self.worker.driver
-        here = resource.host is not None and names.service_of(resource.host) == self.worker.host
-        if not here or not driver.supports("recognise"):
-            return "not looked at"
-        kind = "volume" if isinstance(resource, types.Volume) else "snapshot"
-        try:
-            driver.recognise(f"create_{kind}", resource)
-        except exception.NotFound:
-            return "missing"
-        except exception.VolmgrError as error:
-            return f"not known: {error}"
-        return "there"
-
-
-def _find(conn: Any, resource_id: str, project_id: str | None) -> tuple[str, dict[str, Any] | None]:
-    for kind, read in (("volume", listing.volume), ("snapshot", listing.snapshot)):
-        try:
-            return kind, read(conn, resource_id, project_id)
-        except exception.NotFound:
-            continue
-    return "volume", None
-
-
-def _headline(kind: str, resource_id: str, view: dict[str, Any] | None) -> str:
-    if view is None:
-        return f"{kind} {resource_id}: gone"
-    held = f", held by operation {view['operation_id']}" if view["operation_id"] else ""
-    return f"{kind} {resource_id}: {view['status']}, {view['size']} GiB on {view['host']}{held}"
-
-
-def _story(record: Any) -> str:
-    cause = f": {record.error['message']}" if record.error else ""
-    waits = f" ({record.parked_for})" if record.parked_for else ""
-    since = records.moment(record.created_at)
-    return f"operation {record.id}: {record.verb} {record.state}{waits} since {since}{cause}"
-
-
-def _next(kind: str, resource_id: str, view: dict[str, Any] | None, history: list[Any]) -> str:
-    parked = next((record for record in history if record.state == "parked"), None)
-    if parked is not None:
-        return f"volmgr operation retry {parked.id}, or: volmgr operation abandon {parked.id}"
-    running = next((record for record in history if not record.finished), None)
-    if running is not None:
-        return f"volmgr operation wait {running.id}"
-    if view is None:
-        return "nothing, it is gone"
-    if view["status"].startswith("error"):
-        return f"volmgr {kind} delete {resource_id}"
-    return "nothing to be done"

@@ -26,13 +26,17 @@ from volmgr.db.engine import Database
 from volmgr.db.shelves import Shelves
 from volmgr.dispatch import Dispatcher
 from volmgr.exports import Exports
-from volmgr.incarnation import Incarnation
-from volmgr.operations import volumes as _volumes  # registers the verbs
+from volmgr.incarnation import Incarnation, command_of
+from volmgr.operations import volumes
 from volmgr.operations.attachments import Attachments
 from volmgr.operations.base import Args, Operation
 from volmgr.operations.catalogue import Catalogue
 from volmgr.operations.properties import Properties
+from volmgr.operations.resets import Resets
+from volmgr.reconcile.auditor import LEVEL, Auditor
+from volmgr.reconcile.world import Process
 from volmgr.runtime import Clock, Executor, Lanes, SystemClock
+from volmgr.switches import Switches
 from volmgr.targets.base import Target, TargetConfig
 from volmgr.tasks import Backend
 
@@ -45,7 +49,6 @@ PURGE_INTERVAL = 3600.0
 PURGE_LIMIT = 1000
 SETUP_BACKOFF = (1, 2, 5, 15, 60)
 _ATTACHMENTS = uuid.UUID("5b7a8a52-4f0c-4c43-8a4e-6b1a52a2a7de")
-assert _volumes.CreateVolume.verb
 
 
 class Worker:
@@ -82,6 +85,7 @@ class Worker:
         self._stopping = threading.Event()
         self._server: Any = None
         self._stats: dict[str, Any] = {}
+        self._rebuilt = False
 
     def settings_of(self, name: str) -> Any:
         """Return an option of the deployment."""
@@ -130,6 +134,9 @@ class Worker:
             killpoint=self.killpoint,
         )
         self.dispatcher.paused = True
+        self.auditor = Auditor(self.dispatcher, processes=self._left_over)
+        self.switches = Switches(self.database, self.clock, self.host, lambda: self.conf.service_down_time)
+        self.resets = Resets(self.database, self.clock, self.host)
         self.attachments = Attachments(self.database, self.exports, self.clock)
         self.properties = Properties(self.database, self.exports, self.clock)
         self.catalogue = Catalogue(self.database, self.types, self.clock, settings.quota)
@@ -212,6 +219,7 @@ class Worker:
                 reason=self.reason,
                 capabilities=self._stats,
             )
+        self.switches.refresh()
         self.manager = _load_class(self.conf.volume_manager)(worker=self)
         self._server = make_server(
             transport, topic=self.conf.volume_topic, name=self.host, endpoints=[self.manager]
@@ -235,7 +243,9 @@ class Worker:
         if self._insist(self._take_over, "Taking over what an earlier volmgr-volume had begun"):
             self._spawn(self.dispatcher.loop, "pump")
             self.dispatcher.ring()
-            self._insist(self.exports.rebuild, "Making the exports again")
+            if self._insist(self.exports.rebuild, "Making the exports again"):
+                self._rebuilt = True
+                self._reconcile()
 
     def _take_over(self) -> None:
         if count := self.dispatcher.recover():
@@ -252,6 +262,22 @@ class Worker:
             if self.clock.wait(self._stopping, pause):
                 break
         return False
+
+    def _reconcile(self) -> None:
+        """Audit again and again until the end; what only makes the target follow SQL is mended at once."""
+        interval = self.conf.reconcile_interval
+        while interval and not self._stopping.is_set():
+            try:
+                found = self.auditor.run(fix=True, repairs=LEVEL).findings
+                if left := [item for item in found if item.repair not in LEVEL]:
+                    LOG.warning("%d findings wait for: volmgr-manage audit", len(left))
+            except Exception:
+                LOG.exception("The audit of %s failed; it is tried again in %s s", self.host, interval)
+            if self.clock.wait(self._stopping, interval):
+                return
+
+    def _left_over(self) -> list[Process]:
+        return [Process(pid, command_of(pid)) for pid in self.incarnation.left_over()]
 
     def _spawn(self, work: Callable[[], None], name: str) -> None:
         thread = threading.Thread(target=work, name=f"volmgr-{name}", daemon=True)
@@ -278,7 +304,16 @@ class Worker:
     def submit(self, context: Any, cls: type[Operation[Any]], values: dict[str, Any]) -> dict[str, Any]:
         """Check a changing request's arguments and admit it; while the backend is down it waits in the journal."""
         arguments: Args = cls.args.parse(values)
+        if cls is volumes.CreateVolume:
+            self.switches.check()
         return self.dispatcher.submit(context, cls, arguments)
+
+    def findings_about(self, resource_id: str) -> list[dict[str, Any]]:
+        """Audit, and return what was found about one resource; nothing while the backend is down."""
+        if not self.is_working():
+            return []
+        found = self.auditor.run().to_json()["findings"]
+        return [item for item in found if item["resource_id"] == resource_id]
 
     @staticmethod
     def derived_id(context: Any, *parts: str | None) -> str:
@@ -303,15 +338,16 @@ class Worker:
         asked = time.monotonic()
         purged = 0.0
         while not self._stopping.wait(self.conf.report_interval):
-            stats = None
+            stats, trouble = None, self.reason
             try:
-                if self.is_working() and self.target is not None:
-                    self.target.check()  # one that died is started again and filled, before anybody asks for it
+                if self.is_working():
+                    trouble = self._look_after_target()
                 if self.is_working() and time.monotonic() - asked >= self.conf.backend_stats_polling_interval:
                     stats, asked = self.capabilities(True), time.monotonic()
                 with self.database.writer() as conn:
-                    state = "up" if self.is_working() else "down"
-                    services.beat(conn, self.host, capabilities=stats, state=state, reason=self.reason)
+                    state = "up" if trouble is None else "down"
+                    services.beat(conn, self.host, capabilities=stats, state=state, reason=trouble)
+                self.switches.refresh()
                 self._expire()
                 if time.monotonic() - purged >= PURGE_INTERVAL:
                     self._purge()
@@ -327,6 +363,19 @@ class Worker:
         with self.database.writer() as conn:
             count = reservations.expire(conn, self.clock.now())
         LOG.info("%d quota reservations have expired", count)
+
+    def _look_after_target(self) -> str | None:
+        """Have a dead target started again, and what it has lost made again; returns what is wrong with it."""
+        if self.target is None:
+            return None
+        try:
+            self.target.check()
+            if self._rebuilt:
+                self.exports.restore_missing()
+        except exception.VolmgrError as error:
+            LOG.error("The target of %s does not answer: %s", self.host, error)
+            return str(error)
+        return None
 
     def _purge(self) -> None:
         """Forget operations that ended long ago, a thousand in each transaction."""

@@ -94,6 +94,21 @@ def _moves(event: str, sources: Iterable[str], target: str) -> list[Transition]:
 _IDLE = ("available", "in-use", "reserved", "attaching", "detaching")
 _BROKEN = ("error", "error_deleting")
 
+_VOLUME_WORK = {
+    "creating": "its storage is being made",
+    "downloading": "an image is being written to it",
+    "deleting": "its storage is being taken away",
+    "extending": "is being made larger",
+    "reverting": "goes back to a snapshot",
+    "uploading": "is being copied to an image",
+    "backing-up": "is being backed up",
+    "restoring-backup": "a backup is being written to it",
+    "retyping": "is being given another type",
+    "migrating": "is being moved to another backend",
+    "managing": "existing storage is being taken over",
+    "unmanaging": "its storage is being let go",
+}
+
 VOLUME = Machine(
     "volume",
     "creating",
@@ -108,20 +123,7 @@ VOLUME = Machine(
         "error_deleting": "could not be deleted; delete it again",
         "deleted": "gone, or in the trash until it is wiped",
     },
-    {
-        "creating": "its storage is being made",
-        "downloading": "an image is being written to it",
-        "deleting": "its storage is being taken away",
-        "extending": "is being made larger",
-        "reverting": "goes back to a snapshot",
-        "uploading": "is being copied to an image",
-        "backing-up": "is being backed up",
-        "restoring-backup": "a backup is being written to it",
-        "retyping": "is being given another type",
-        "migrating": "is being moved to another backend",
-        "managing": "existing storage is being taken over",
-        "unmanaging": "its storage is being let go",
-    },
+    _VOLUME_WORK,
     [
         ("creating", "create:download", "downloading"),
         *_moves("create:done", ("creating", "downloading"), "available"),
@@ -130,7 +132,7 @@ VOLUME = Machine(
         ("deleting", "delete:done", "deleted"),
         ("deleting", "delete:failed", "error_deleting"),
         ("deleting", "delete:busy", "available"),
-        *_moves("force-delete", (*_IDLE, "awaiting-transfer", *_BROKEN), "deleting"),
+        *_moves("force-delete", (*_IDLE, "awaiting-transfer", *_BROKEN, *_VOLUME_WORK), "deleting"),
         *_moves("unmanage", ("available", *_BROKEN), "unmanaging"),
         ("unmanaging", "unmanage:done", "deleted"),
         ("unmanaging", "unmanage:failed", "error"),
@@ -379,6 +381,21 @@ MACHINES = (
     MIGRATION,
     OPERATION,
 )
+
+#: the statuses that follow from a volume's attachments.
+IDLE = _IDLE
+#: what a transitional status becomes when its operation is lost; one that is not named here becomes idle again.
+LOST: dict[str, dict[str, str]] = {
+    "volume": {
+        "creating": "error",
+        "downloading": "error",
+        "deleting": "error_deleting",
+        "restoring-backup": "error",
+        "managing": "error",
+        "unmanaging": "error",
+    },
+    "snapshot": {"creating": "error", "deleting": "error_deleting", "managing": "error", "unmanaging": "error"},
+}
 
 UNFINISHED = ("queued", "running", "undoing", "parked")
 

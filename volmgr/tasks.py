@@ -277,6 +277,8 @@ class Runner:
         if progress.pivoted:
             # From the pivot on there is no way back: it goes on when the backend answers, or an operator decides.
             self._park(task, "backend" if known.retryable else "operator", known, forward=True)
+        elif operation.persistent and not isinstance(known, exception.Cancelled):
+            self._park(task, "backend", known, forward=True)
         elif len(steps) <= 1:
             self._undo(operation, task, steps, known)
         elif progress.undo_error is not None:
@@ -401,6 +403,8 @@ class _Progress:
             return
         if not self.pivoted:
             self.task.check()
+        # When it began, for whoever asks later; it is written with the next thing that is written anyway.
+        self.task.data.setdefault("times", {}).setdefault(step.name, records.moment(self.task.clock.now()))
         if index > self.begun or index > 0:
             self._note_begin(step)
         point = f"{self.operation.verb}/{step.name}"

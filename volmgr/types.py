@@ -305,7 +305,13 @@ class ObservedExport:
 
 @dataclass(frozen=True)
 class ObservedObject:
-    """What a backend has under one of our names: ``state`` is current, building or trash."""
+    """What a backend has under one of our names: ``state`` is current, building or trash.
+
+    :param marked: whether more than its name says that it is ours: a tag, or the folder that it lies in.
+    :param held: whether the backend itself frees it, together with something that still needs it.
+    :param suspended: whether it lets nobody read or write at this moment.
+    :param unit_bytes: what sizes are rounded up to.
+    """
 
     name: str
     object_id: str
@@ -313,6 +319,10 @@ class ObservedObject:
     state: str
     size_bytes: int
     serial: str | None = None
+    marked: bool = True
+    held: bool = False
+    suspended: bool = False
+    unit_bytes: int = 1
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,9 @@ def uuid(field: str, value: Any) -> str:
 
 
 def uuids(field: str, value: Any) -> list[str]:
-    """A list of at most 100 UUIDs."""
-    if not isinstance(value, list | tuple) or len(value) > 100:
-        raise invalid(field, "must be a list of at most 100 UUIDs", value)
+    """A list of at most a thousand UUIDs."""
+    if not isinstance(value, list | tuple) or len(value) > MAX_LIMIT:
+        raise invalid(field, f"must be a list of at most {MAX_LIMIT} UUIDs", value)
     return [uuid(field, item) for item in value]
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What ``volmgr doctor`` looks at on this host: kernel modules, programs, folders, space.
 
-Each check returns findings; nothing is changed and nothing is printed. What a backend needs follows from its driver and
+Each check returns results; nothing is changed and nothing is printed. What a backend needs follows from its driver and
 its target, see :func:`needs`. This module knows no RPC and no database.
 """
 
@@ -37,7 +37,7 @@ class Result(enum.StrEnum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One line of the doctor's table; ``remedy`` is what to install or run, empty where all is well."""
 
     check: str
@@ -136,51 +136,51 @@ def tool_version(path: str, arguments: tuple[str, ...]) -> str:
     return match[0] if match else "installed"
 
 
-def check_tools(needed: Mapping[str, list[str]], search_path: str = SEARCH_PATH) -> list[Finding]:
+def check_tools(needed: Mapping[str, list[str]], search_path: str = SEARCH_PATH) -> list[CheckResult]:
     """Look for every program that volmgr can use; a missing one counts only if a backend needs it."""
-    findings = []
+    results = []
     for name, tool in TOOLS.items():
         path = shutil.which(name, path=search_path)
         users = needed.get(name, [])
         label = f"program {name}" + _for(users)
         if path is not None:
-            findings.append(Finding(label, Result.OK, tool_version(path, tool.version)))
+            results.append(CheckResult(label, Result.OK, tool_version(path, tool.version)))
         else:
             result = Result.MISSING if users else Result.WARNING
-            findings.append(Finding(label, result, "not installed", f"apt-get install {tool.package}"))
-    return findings
+            results.append(CheckResult(label, result, "not installed", f"apt-get install {tool.package}"))
+    return results
 
 
 INITIATORS = {"iscsi_tcp": "volmgr attach by iSCSI", "aoe": "volmgr attach by ATA over Ethernet"}
 
 
-def check_modules(needed: Needs, root: str = "/") -> list[Finding]:
+def check_modules(needed: Needs, root: str = "/") -> list[CheckResult]:
     """Look for kernel modules: those that backends need, and the initiators that ``volmgr attach`` uses."""
-    findings = []
+    results = []
     for name, users in needed.modules.items():
-        findings.append(_module(name, users, Result.MISSING, root))
+        results.append(_module(name, users, Result.MISSING, root))
     for name, purpose in INITIATORS.items():
-        findings.append(_module(name, [purpose], Result.WARNING, root))
+        results.append(_module(name, [purpose], Result.WARNING, root))
     if needed.fibre_channel:
         states = {name: module_state(name, root) for name in FC_FABRICS}
         good = any(state != "missing" for state in states.values())
-        findings.append(
-            Finding(
+        results.append(
+            CheckResult(
                 f"a Fibre Channel target module{_for(needed.fibre_channel)}",
                 Result.OK if good else Result.MISSING,
                 ", ".join(f"{name} {state}" for name, state in states.items()),
                 "" if good else "a kernel with tcm_qla2xxx or tcm_fc",
             )
         )
-    return findings
+    return results
 
 
-def _module(name: str, users: list[str], otherwise: Result, root: str) -> Finding:
+def _module(name: str, users: list[str], otherwise: Result, root: str) -> CheckResult:
     state = module_state(name, root)
     if state == "missing":
         remedy = f"a kernel that has {name}, for example: apt-get install linux-image-amd64"
-        return Finding(f"kernel module {name}{_for(users)}", otherwise, state, remedy)
-    return Finding(f"kernel module {name}{_for(users)}", Result.OK, state)
+        return CheckResult(f"kernel module {name}{_for(users)}", otherwise, state, remedy)
+    return CheckResult(f"kernel module {name}{_for(users)}", Result.OK, state)
 
 
 def _for(users: list[str]) -> str:
@@ -190,16 +190,16 @@ def _for(users: list[str]) -> str:
 # --- folders --------------------------------------------------------------------------------------------------------
 
 
-def check_state_path(path: str) -> list[Finding]:
+def check_state_path(path: str) -> list[CheckResult]:
     """Look at the state folder: there, ours, closed to others, with room."""
     label = f"state folder {path}"
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        return [Finding(label, Result.WARNING, "not there", "systemctl start volmgr-volume (it makes the folder)")]
+        return [CheckResult(label, Result.WARNING, "not there", "systemctl start volmgr-volume (it makes the folder)")]
     except PermissionError:
-        return [Finding(label, Result.WARNING, "not visible to this user", "run the doctor as root")]
-    findings = [_private(label, path, status)]
+        return [CheckResult(label, Result.WARNING, "not visible to this user", "run the doctor as root")]
+    results = [_private(label, path, status)]
     space = os.statvfs(path)
     free = space.f_bavail * space.f_frsize
     figures = f"{free / GiB:.1f} GiB free"
@@ -207,35 +207,36 @@ def check_state_path(path: str) -> list[Finding]:
     if space.f_files and space.f_favail < LEAST_FREE_INODES:
         figures += f", {space.f_favail} inodes left"
     remedy = "" if enough else f"make room: df -h {path}; df -i {path}"
-    findings.append(Finding(f"space in {path}", Result.OK if enough else Result.WARNING, figures, remedy))
-    return findings
+    results.append(CheckResult(f"space in {path}", Result.OK if enough else Result.WARNING, figures, remedy))
+    return results
 
 
-def _private(label: str, path: str, status: os.stat_result) -> Finding:
+def _private(label: str, path: str, status: os.stat_result) -> CheckResult:
     mode = f"mode {stat.S_IMODE(status.st_mode):04o}, owner {status.st_uid}"
     if not stat.S_ISDIR(status.st_mode):
-        return Finding(label, Result.MISSING, "not a folder", f"mv {path} {path}.old")
+        return CheckResult(label, Result.MISSING, "not a folder", f"mv {path} {path}.old")
     if status.st_mode & stat.S_IWOTH:
-        return Finding(label, Result.MISSING, f"{mode}: anybody may write in it", f"chmod o-w {path}")
+        return CheckResult(label, Result.MISSING, f"{mode}: anybody may write in it", f"chmod o-w {path}")
     if status.st_mode & stat.S_IROTH:
-        return Finding(label, Result.WARNING, f"{mode}: anybody may read it", f"chmod o-rx {path}")
-    return Finding(label, Result.OK, mode)
+        return CheckResult(label, Result.WARNING, f"{mode}: anybody may read it", f"chmod o-rx {path}")
+    return CheckResult(label, Result.OK, mode)
 
 
-def check_socket(transport_url: str) -> list[Finding]:
+def check_socket(transport_url: str) -> list[CheckResult]:
     """Look at the folder of the sockets, where the transport has one."""
     parts = urlsplit(transport_url)
     if parts.scheme != "unix":
-        return [Finding("transport", Result.OK, f"{parts.scheme}:// (its broker is not looked at)")]
+        return [CheckResult("transport", Result.OK, f"{parts.scheme}:// (its broker is not looked at)")]
     path = parts.path or "/run/volmgr/rpc"
     label = f"socket folder {path}"
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        return [Finding(label, Result.WARNING, "not there", "systemctl start volmgr-volume (it makes the folder)")]
+        return [CheckResult(label, Result.WARNING, "not there", "systemctl start volmgr-volume (it makes the folder)")]
     except PermissionError:
-        return [Finding(label, Result.WARNING, "not visible to this user", "run the doctor as root")]
-    finding = _private(label, path, status)
-    if finding.result is Result.OK and not os.access(path, os.R_OK | os.X_OK):
-        return [Finding(label, Result.WARNING, finding.found, "run as root, or set [unix_transport] unix_socket_group")]
-    return [finding]
+        return [CheckResult(label, Result.WARNING, "not visible to this user", "run the doctor as root")]
+    result = _private(label, path, status)
+    if result.result is Result.OK and not os.access(path, os.R_OK | os.X_OK):
+        remedy = "run as root, or set [unix_transport] unix_socket_group"
+        return [CheckResult(label, Result.WARNING, result.found, remedy)]
+    return [result]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from volmgr import exception
 from volmgr.cli import base, checks
 from volmgr.cli import session as sessions
-from volmgr.cli.checks import Finding, Result
+from volmgr.cli.checks import CheckResult, Result
 
 if TYPE_CHECKING:
     from volmgr.conf.loading import Configuration
@@ -34,11 +34,11 @@ class Doctor(base.Lister):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> tuple[Sequence[str], list[Any]]:
-        findings = examine(self.app.options, offline=parsed_args.offline)
-        self.missing = any(finding.result is Result.MISSING for finding in findings)
+        results = examine(self.app.options, offline=parsed_args.offline)
+        self.missing = any(result.result is Result.MISSING for result in results)
         rows = [
             {"check": item.check, "result": str(item.result), "found": item.found, "remedy": item.remedy}
-            for item in findings
+            for item in results
         ]
         return self.table(parsed_args, rows)
 
@@ -47,8 +47,8 @@ class Doctor(base.Lister):
         return 1 if self.missing else 0
 
 
-def examine(options: argparse.Namespace, *, offline: bool) -> list[Finding]:
-    """Return the findings of every check.
+def examine(options: argparse.Namespace, *, offline: bool) -> list[CheckResult]:
+    """Return the results of every check.
 
     :param options: the program's global options.
     """
@@ -56,18 +56,18 @@ def examine(options: argparse.Namespace, *, offline: bool) -> list[Finding]:
         conf = sessions.configuration(options)
         backends = _backends(conf)
     except exception.VolmgrError as error:
-        return [Finding("configuration", Result.MISSING, error.message, error.hint)]
+        return [CheckResult("configuration", Result.MISSING, error.message, error.hint)]
     needed = checks.needs(backends)
     listed = ", ".join(str(backend.config_group) for backend in backends)
-    findings = [Finding("configuration", Result.OK, f"backends: {listed}")]
-    findings += checks.check_modules(needed)
-    findings += checks.check_tools(needed.tools)
-    findings += checks.check_state_path(conf.state_path)
-    findings += checks.check_socket(options.transport_url or conf.transport_url)
+    results = [CheckResult("configuration", Result.OK, f"backends: {listed}")]
+    results += checks.check_modules(needed)
+    results += checks.check_tools(needed.tools)
+    results += checks.check_state_path(conf.state_path)
+    results += checks.check_socket(options.transport_url or conf.transport_url)
     if not offline:
-        findings += check_daemon(conf, options.transport_url)
-        findings += check_database(conf)
-    return findings
+        results += check_daemon(conf, options.transport_url)
+        results += check_database(conf)
+    return results
 
 
 def _backends(conf: Configuration) -> list[Any]:
@@ -76,7 +76,7 @@ def _backends(conf: Configuration) -> list[Any]:
     return list(volmgr_conf.backends(conf))
 
 
-def check_daemon(conf: Configuration, transport_url: str | None) -> list[Finding]:
+def check_daemon(conf: Configuration, transport_url: str | None) -> list[CheckResult]:
     """Ask the workers how they are."""
     from volmgr import context
     from volmgr.rpc.client import VolumeAPI
@@ -85,21 +85,21 @@ def check_daemon(conf: Configuration, transport_url: str | None) -> list[Finding
     try:
         services = api.list_services(context.admin())
     except exception.VolmgrError as error:
-        return [Finding("daemon", Result.MISSING, error.message, error.hint or START)]
+        return [CheckResult("daemon", Result.MISSING, error.message, error.hint or START)]
     finally:
         api.close()
-    findings = [Finding("daemon", Result.OK, f"answers, {len(services)} known")]
+    results = [CheckResult("daemon", Result.OK, f"answers, {len(services)} known")]
     for service in services:
         label = f"worker {service['host']}"
         if service.get("up", True) and service["state"] == "up":
-            findings.append(Finding(label, Result.OK, "up"))
+            results.append(CheckResult(label, Result.OK, "up"))
         else:
             reason = service.get("reason") or f"last heard of at {service.get('updated_at')}"
-            findings.append(Finding(label, Result.MISSING, f"{service['state']}: {reason}", START))
-    return findings
+            results.append(CheckResult(label, Result.MISSING, f"{service['state']}: {reason}", START))
+    return results
 
 
-def check_database(conf: Configuration) -> list[Finding]:
+def check_database(conf: Configuration) -> list[CheckResult]:
     """Compare the database's schema with this code's."""
     from volmgr.cmd.status import schema_revision
 
@@ -107,9 +107,9 @@ def check_database(conf: Configuration) -> list[Finding]:
     try:
         found = schema_revision(conf)
     except exception.SchemaMismatch as error:
-        return [Finding(label, Result.MISSING, error.message, error.hint)]
+        return [CheckResult(label, Result.MISSING, error.message, error.hint)]
     except exception.VolmgrError as error:
-        return [Finding(label, Result.WARNING, error.message, error.hint)]
+        return [CheckResult(label, Result.WARNING, error.message, error.hint)]
     if found is None:
-        return [Finding(label, Result.WARNING, "not made yet", remedy)]
-    return [Finding(label, Result.OK, found)]
+        return [CheckResult(label, Result.WARNING, "not made yet", remedy)]
+    return [CheckResult(label, Result.OK, found)]

@@ -4,19 +4,84 @@
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Any
 
 from volmgr import exception
 from volmgr.cli import base
 
+#: seconds that one request waits for a worker to become idle.
+SLICE = 5.0
+
 
 class ServiceList(base.Lister):
     """List the workers."""
 
-    shown = ("host", "state", "up", "disabled", "reason", "updated_at")
+    shown = ("host", "state", "up", "disabled", "disabled_reason", "reason", "updated_at")
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         return self.table(parsed_args, self.session.listing("service"))
+
+
+class _Switch(base.Show):
+    """A command over one worker."""
+
+    reasoned = False
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("host", help="host@backend, or the backend's name where it is the only one")
+        if self.reasoned:
+            parser.add_argument("--reason", metavar="TEXT", help="for whoever wonders why")
+        return parser
+
+    def host(self, given: str) -> str:
+        """Return the worker that is meant."""
+        return str(chosen(self.session.listing("service"), given)["host"])
+
+
+class ServiceDisable(_Switch):
+    """Place nothing new on a worker; what is there is served on."""
+
+    reasoned = True
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        host = self.host(parsed_args.host)
+        return self.fields(self.session.call("service_disable", host=host, reason=parsed_args.reason))
+
+
+class ServiceEnable(_Switch):
+    """Place new volumes on a worker again."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        return self.fields(self.session.call("service_enable", host=self.host(parsed_args.host)))
+
+
+class ServiceDrain(_Switch):
+    """Place nothing new on a worker and wait until it is idle; parked operations are not waited for."""
+
+    reasoned = True
+    left = 0
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        base.add_timeout(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        host, deadline = self.host(parsed_args.host), time.monotonic() + parsed_args.timeout
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            found = self.session.call(
+                "service_drain", host=host, reason=parsed_args.reason, timeout=min(left, SLICE)
+            )
+            self.left = found["unfinished"]
+            if not self.left or left <= 0:
+                return self.fields(found)
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        super().run(parsed_args)
+        return 1 if self.left else 0
 
 
 def summary(backend: dict[str, Any]) -> dict[str, Any]:

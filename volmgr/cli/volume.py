@@ -226,6 +226,27 @@ class Manageable(base.Lister):
         return self.table(given, rows)
 
 
+class Detach(base.Common):
+    """End attachments of a volume and take their access away, whatever the volume's status is."""
+
+    def get_parser(self, prog_name: str) -> Parser:
+        parser = super().get_parser(prog_name)
+        add_volume(parser)
+        chosen = parser.add_mutually_exclusive_group(required=True)
+        chosen.add_argument("--attachment", metavar="ID", type=base.an_id, help="only this attachment")
+        chosen.add_argument("--force", action="store_true", help="all attachments, and all access that was granted")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        volume_id = self.session.find("volume", parsed_args.volume)
+        self.session.call(
+            "detach_volume", volume_id=volume_id, attachment_id=parsed_args.attachment, force=parsed_args.force
+        )
+        status = self.session.call("get_volume", volume_id=volume_id)["status"]
+        self.say(f"volume {volume_id} is {status}")
+        return 0
+
+
 class Undelete(base.WaitShow):
     """Bring a deleted volume back."""
 

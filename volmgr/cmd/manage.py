@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""volmgr-manage: what an operator does to the database when no daemon needs to run."""
+"""volmgr-manage: the database's schema, for which no daemon needs to run; audits and resets, which a daemon answers."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from volmgr import concurrency
+from volmgr.cmd import manage_live
 
 if TYPE_CHECKING:
     from volmgr.db.engine import Database
@@ -21,13 +22,25 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog=PROG, description=__doc__)
     top.add_argument("--config-file", action="append", default=[], metavar="PATH", help="may be given several times")
     top.add_argument("--config-dir", action="append", default=[], metavar="PATH", help="a folder with *.conf files")
-    nouns = top.add_subparsers(dest="noun", required=True, metavar="db")
+    nouns = top.add_subparsers(dest="noun", required=True, metavar="db|audit|volume|snapshot")
     verbs = nouns.add_parser("db", help="the database's schema").add_subparsers(
         dest="verb", required=True, metavar="upgrade|version|check"
     )
     for verb, (_, text) in _VERBS.items():
-        verbs.add_parser(verb, help=text, description=text)
+        verbs.add_parser(verb, help=text, description=text).set_defaults(run=_on_database)
+    manage_live.add_parsers(nouns)
     return top
+
+
+def _on_database(conf: Any, arguments: argparse.Namespace) -> int:
+    from volmgr.db.engine import Database
+
+    database = Database.from_config(conf.database, pool_size=2)
+    try:
+        _VERBS[arguments.verb][0](database)
+    finally:
+        database.close()
+    return 0
 
 
 def _upgrade(database: Database) -> None:
@@ -57,27 +70,21 @@ _VERBS: dict[str, tuple[Callable[[Database], None], str]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 1 failed, 2 bad usage."""
+    """Run one command; returns the exit status: 0 done, 1 failed, 2 bad usage, 3 an audit has findings."""
     # Nothing here serves requests: native threads, whatever the daemon runs on.
     concurrency.setup("threading")
     arguments = parser().parse_args(argv)
 
     from volmgr import conf as config
     from volmgr import exception
-    from volmgr.db.engine import Database
 
     words = [word for path in arguments.config_file for word in ("--config-file", path)]
     words += [word for path in arguments.config_dir for word in ("--config-dir", path)]
     try:
-        database = Database.from_config(config.load(words, prog=PROG).database, pool_size=2)
-        try:
-            _VERBS[arguments.verb][0](database)
-        finally:
-            database.close()
+        return int(arguments.run(config.load(words, prog=PROG), arguments))
     except exception.VolmgrError as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

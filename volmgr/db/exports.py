@@ -118,6 +118,11 @@ def ids(conn: Connection, kind: str, host: str) -> list[str]:
     return list(conn.execute(query).scalars())
 
 
+def names_of(conn: Connection, host: str) -> list[Any]:
+    """Return (resource_id, kind, target_name) of everything that a worker should export."""
+    return list(conn.execute(sa.select(_E.c.resource_id, _E.c.kind, _E.c.target_name).where(_E.c.host == host)))
+
+
 def many_wanted(conn: Connection, kind: str, resource_ids: Sequence[str]) -> list[Wanted]:
     """Return what should be exported of several resources, in two statements; those without an export are left out."""
     table = claims.TABLES[kind]

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from volmgr import exception
+from volmgr.db import findings as finding_rows
 from volmgr.db import models, records
 from volmgr.db import qos as qos_rows
 from volmgr.db import types as volume_types
@@ -116,6 +117,12 @@ def qos(conn: Connection, page: Page) -> list[dict[str, Any]]:
     """Return a page of QoS."""
     query = _paged(sa.select(models.qos), models.qos, page, owned=False)
     return [qos_rows.view(row) for row in conn.execute(query)]
+
+
+def findings(conn: Connection, page: Page) -> list[dict[str, Any]]:
+    """Return a page of findings; they are nobody's but the operator's."""
+    rows = conn.execute(_paged(sa.select(models.findings), models.findings, page, owned=False))
+    return [finding_rows.view(row) for row in rows]
 
 
 _VOLUMES = sa.select(*records.VOLUME_COLUMNS, models.objects.c.serial).select_from(

@@ -230,6 +230,25 @@ operations = sa.Table(
     sa.Index(None, "finished_at"),
 )
 
+# Where is and should be differ, as the last audit of each worker saw it; ``created_at`` is when it was first seen.
+findings = sa.Table(
+    "findings",
+    metadata,
+    _id(primary_key=True),
+    sa.Column("host", sa.String(255), nullable=False),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("resource", sa.String(16), nullable=False),
+    sa.Column("resource_id", sa.String(255), nullable=False),
+    sa.Column("name", sa.String(1024), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("repair", sa.String(16), nullable=False),
+    sa.Column("safe", sa.Boolean, nullable=False),
+    sa.Column("created_at", _time(), nullable=False),
+    sa.Column("seen_at", _time(), nullable=False),
+    sa.Index(None, "host"),
+    sa.Index(None, "resource_id"),
+)
+
 # Usage and limit in one row, so that one statement checks and counts. A NULL limit means the configured default.
 quotas = sa.Table(
     "quotas",

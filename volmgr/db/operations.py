@@ -243,10 +243,28 @@ def requeue(conn: Connection, operation_id: str, now: datetime.datetime) -> bool
     return bool(conn.execute(statement).rowcount)
 
 
+def count_unfinished(conn: Connection, host: str, now: datetime.datetime) -> dict[str, int]:
+    """Return how many operations of a worker go on by themselves by now (``unfinished``), and how many are parked."""
+    parked = T.c.state == "parked"
+    later = sa.func.coalesce(T.c.not_before, now) > now
+    going = sa.func.sum(sa.case((parked | later, 0), else_=1))
+    row = conn.execute(
+        sa.select(going.label("going"), sa.func.sum(sa.case((parked, 1), else_=0)).label("parked"))
+        .where(T.c.host == host, _OPEN)
+    ).one()
+    return {"unfinished": int(row.going or 0), "parked": int(row.parked or 0)}
+
+
 def unfinished_of(conn: Connection, resource_id: str) -> list[types.OperationRecord]:
     """Return the operations about a resource that have not ended, oldest first."""
     query = sa.select(T).where(T.c.resource_id == resource_id, _OPEN).order_by(T.c.created_at)
     return [records.operation(row) for row in conn.execute(query)]
+
+
+def holding(conn: Connection, resource_id: str) -> list[types.OperationRecord]:
+    """Return the unfinished operations that hold a resource or share it, oldest first."""
+    mine = sa.type_coerce(T.c.claims, sa.Text).contains(resource_id)
+    return [records.operation(row) for row in conn.execute(sa.select(T).where(_OPEN, mine).order_by(T.c.created_at))]
 
 
 def history(conn: Connection, resource_id: str, limit: int) -> list[types.OperationRecord]:

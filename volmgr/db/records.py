@@ -135,6 +135,7 @@ def operation_view(record: types.OperationRecord) -> dict[str, Any]:
         "host": record.host,
         "state": record.state,
         "step": record.step,
+        "steps": dict((record.data or {}).get("times") or {}),
         "progress": record.progress,
         "parked_for": record.parked_for,
         "cancel": record.cancel,

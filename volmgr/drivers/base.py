@@ -193,7 +193,7 @@ class BaseVD(Interface, interface=True):
         """
         driver = cast(SnapshotVD, self)
         between = Snapshot(
-            id=str(uuid.uuid5(_CLONING, volume.name_id)),
+            id=BaseVD.helper_ids(self, volume.name_id)[0],
             volume_id=src_vref.id,
             volume_size=src_vref.size,
             volume=src_vref,
@@ -204,6 +204,10 @@ class BaseVD(Interface, interface=True):
             return driver.create_volume_from_snapshot(volume, between)
         finally:
             driver.delete_snapshot(between)
+
+    def helper_ids(self, object_id: str) -> tuple[str, ...]:
+        """Return the ids of the objects that exist only while this object is being made."""
+        return (str(uuid.uuid5(_CLONING, object_id)),)
 
     @marked_default
     def retype(

@@ -22,7 +22,7 @@ from volmgr.drivers.exporting import TargetVD
 from volmgr.drivers.folder import Folder
 from volmgr.drivers.interfaces import ExtendVD, ObserveVD, RetypeVD, SnapshotVD, TrashVD
 from volmgr.drivers.interfaces.upkeep import Progress
-from volmgr.drivers.naming import CREATING, DELETING, describe, missing
+from volmgr.drivers.naming import CREATING, DELETING, describe, missing, own_name
 from volmgr.types import GiB, ModelUpdate, ObservedObject, Snapshot, Volume, VolumeType
 
 LOG = logging.getLogger(__name__)
@@ -297,16 +297,18 @@ class FileDriver(SnapshotVD, ExtendVD, RetypeVD, TrashVD, ObserveVD, TargetVD):
         offload(self._trash_folder.rename, trash, resource.name, self._volumes)
 
     def wipe(self, kind: str, object_id: str, progress: Progress) -> None:
-        """Shorten the file step by step, then remove it; the file system gives freed blocks to nobody unzeroed."""
-        trash = names.trash_name(object_id)
-        size = self._trash_folder.size(trash)
+        self._shorten(self._trash_folder, names.trash_name(object_id), progress)
+
+    def _shorten(self, folder: Folder, name: str, progress: Progress) -> None:
+        """Shorten a file step by step, then remove it; the file system gives freed blocks to nobody unzeroed."""
+        size = folder.size(name)
         if size is None:
             return
         step = max(WIPE_BYTES, size // WIPE_STEPS)
         for left in range(max(0, size - step), 0, -step):
-            offload(self._trash_folder.resize, trash, left)
+            offload(folder.resize, name, left)
             progress(1 - left / size)
-        offload(self._trash_folder.remove, trash)
+        offload(folder.remove, name)
         progress(1.0)
 
     # --- observe ------------------------------------------------------------------------------------------------
@@ -317,6 +319,9 @@ class FileDriver(SnapshotVD, ExtendVD, RetypeVD, TrashVD, ObserveVD, TargetVD):
 
     def _entries(self) -> list[tuple[str, os.stat_result]]:
         return [*self._volumes.entries(), *self._trash_folder.entries()]
+
+    def discard(self, name: str, progress: Progress) -> None:
+        self._shorten(self._trash_folder if own_name(name).state == "trash" else self._volumes, name, progress)
 
     def recognise(self, verb: str, resource: Volume | Snapshot) -> dict[str, Any] | None:
         size = self._volumes.size(resource.name)

@@ -7,6 +7,7 @@ its free space reads as zeros; deleted space is then wiped without exception. It
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -15,18 +16,21 @@ from typing import Any, ClassVar
 from volmgr import exception, names
 from volmgr.drivers import lvm_copy
 from volmgr.drivers import progress as reports
+from volmgr.drivers.interfaces.upkeep import Progress
 from volmgr.drivers.lvm_manage import LVMManaging
-from volmgr.drivers.lvm_setup import silent
+from volmgr.drivers.lvm_setup import WIPING_TAG, silent
 from volmgr.drivers.lvm_trash import LVMTrash
-from volmgr.drivers.naming import CREATING, DELETING, describe, missing
+from volmgr.drivers.naming import CREATING, DELETING, describe, missing, own_name
 from volmgr.tools import lvm_dm
 from volmgr.tools import lvm_errors as lvm
+from volmgr.tools.lvm_report import LogicalVolume, LvState, Report
 from volmgr.types import GiB, MiB, ModelUpdate, ObservedObject, Snapshot, Volume, VolumeType
 
 LOG = logging.getLogger(__name__)
 
 #: How often growth looks for other space when what it had zeroed is gone.
 EXTEND_TRIES = 3
+_SUSPENDED = {LvState.SUSPENDED, LvState.INVALID_SUSPENDED_SNAPSHOT, LvState.MERGE_FAILED_SUSPENDED}
 _BETWEEN = uuid.UUID("2c0a9f5e-53b1-4b9c-8f0e-0d0f5f7a6b11")
 
 
@@ -321,8 +325,40 @@ class LVMVolumeDriver(LVMTrash, LVMManaging):
     # --- observe ------------------------------------------------------------------------------------------------
 
     def observe(self) -> Sequence[ObservedObject]:
-        found = (describe(item.name, item.size_bytes) for item in self._look().volumes.values())
-        return [item for item in found if item is not None]
+        report = self._look()
+        return [item for volume in report.volumes.values() if (item := self._observed(report, volume)) is not None]
+
+    @staticmethod
+    def _observed(report: Report, volume: LogicalVolume) -> ObservedObject | None:
+        found = describe(volume.name, volume.size_bytes)
+        if found is None:
+            return None
+        waits = WIPING_TAG in volume.tags and bool(report.thick_snapshots_of(volume.name))
+        return dataclasses.replace(
+            found,
+            # Another program gives its volumes the same names, but not our tags; the names of what is being built or
+            # lies in the trash are ours alone.
+            marked=found.state != "current" or any(tag.startswith(names.LV_TAG_PREFIX) for tag in volume.tags),
+            held=found.state == "trash" and waits,
+            suspended=volume.attributes.state in _SUSPENDED,
+            unit_bytes=report.extent_bytes,
+        )
+
+    def discard(self, name: str, progress: Progress) -> None:
+        own_name(name)
+        if self._has_node(name) and lvm_dm.open_count(self.vg.path(name)) and not lvm_dm.closes(self.vg.path(name)):
+            raise exception.Busy(
+                f"{self.vg.name}/{name} is in use", hint="See who has it open: dmsetup ls --tree", name=name
+            )
+        self._erase(name, progress)
+        progress(1.0)
+
+    def resume(self, name: str) -> None:
+        own_name(name)
+        lvm_dm.resume(self.vg.name, name)
+
+    def helper_ids(self, object_id: str) -> tuple[str, ...]:
+        return (between_id(object_id),)
 
     def recognise(self, verb: str, resource: Volume | Snapshot) -> dict[str, Any] | None:
         found = self._look()

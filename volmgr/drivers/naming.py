@@ -42,3 +42,14 @@ def missing(resource: Volume | Snapshot) -> exception.NotFound:
     """Return the error that says that the object of ``resource`` is not there."""
     kind = exception.SnapshotNotFound if isinstance(resource, Snapshot) else exception.VolumeNotFound
     return kind(id=resource.id)
+
+
+def own_name(name: str) -> ObservedObject:
+    """Return what a backend name stands for, its size unknown.
+
+    :raises Invalid: it is not ours.
+    """
+    found = describe(name, 0)
+    if found is None:
+        raise exception.Invalid(f"{name[:100]!r} is no name of ours", field="name")
+    return found

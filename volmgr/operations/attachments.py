@@ -17,7 +17,7 @@ from volmgr.db import attachments, records
 from volmgr.db import exports as export_rows
 from volmgr.db.engine import Database
 from volmgr.exports import Exports
-from volmgr.operations import meeting
+from volmgr.operations import advice, meeting
 from volmgr.runtime import Clock
 from volmgr.states import ATTACHMENT
 
@@ -45,7 +45,7 @@ class Attachments:
         if resource.status not in allowed:
             raise exception.Conflict(
                 f"The {kind} {resource.id} is {resource.status}; {comer} needs it {' or '.join(allowed)}",
-                hint=f"volmgr {kind} why {resource.id}",
+                hint=advice.refused(kind, resource.id, resource.status),
                 resource=kind,
                 id=resource.id,
                 status=resource.status,

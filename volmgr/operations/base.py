@@ -154,6 +154,7 @@ class Operation(abc.ABC, Generic[A]):
     :cvar needs: verbs of the driver; one that it does not support refuses the request before anything changes.
     :cvar lane: where it runs when its steps do not say otherwise. :cvar asks: whether :meth:`prepare` asks the
         backend, which only a request that is new and supported may do.
+    :cvar persistent: nobody waits for it and it has to succeed in the end: a failure is tried again, for ever.
     """
 
     verb: ClassVar[str]
@@ -163,6 +164,7 @@ class Operation(abc.ABC, Generic[A]):
     needs: ClassVar[tuple[str, ...]] = ()
     lane: ClassVar[Lane] = Lane.CONTROL
     asks: ClassVar[bool] = False
+    persistent: ClassVar[bool] = False
 
     def __init__(self, arguments: A) -> None:
         self.a = arguments

@@ -58,6 +58,8 @@ ALIASES: dict[str, dict[str, str]] = {
         "manage_existing": "create",
         "manage_existing_snapshot": "snapshot",
         "update_volume": "update",
+        "discard": "clone",
+        "restore_storage": "clone",
     },
     "snapshot": {
         "create_snapshot": "create",
@@ -66,6 +68,8 @@ ALIASES: dict[str, dict[str, str]] = {
         "revert_to_snapshot": "revert",
         "create_volume": "clone",
         "delete_volume": "delete",
+        "discard": "clone",
+        "restore_storage": "clone",
     },
 }
 

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from volmgr import exception, types
 from volmgr.db import claims
-from volmgr.operations import conflicts
+from volmgr.operations import advice, conflicts
 from volmgr.operations.base import MACHINES, Claim, Operation, Policy
 
 
@@ -44,6 +44,11 @@ def judge(
     return Policy.CONFLICT, None
 
 
+def stands_still(obstacle: claims.Obstacle) -> bool:
+    """Return whether a holder waits for an operator: nobody should wait for it without being told."""
+    return any(holder.state == "parked" and holder.parked_for != "backend" for holder in obstacle.holders)
+
+
 def refusal(operation: Operation[Any], claim: Claim, obstacle: claims.Obstacle) -> exception.VolmgrError:
     """Return the error that says why a claim cannot be taken, who is in the way and what to do."""
     if claim.childless and obstacle.snapshots and not obstacle.holders:
@@ -54,7 +59,7 @@ def refusal(operation: Operation[Any], claim: Claim, obstacle: claims.Obstacle) 
         return exception.VolumeAttached(id=claim.id, status=obstacle.status)
     return exception.Conflict(
         f"The {claim.resource} {claim.id} is {obstacle.status}; {operation.verb} needs it {' or '.join(claim.sources)}",
-        hint=f"volmgr {claim.resource} why {claim.id}",
+        hint=advice.refused(claim.resource, claim.id, obstacle.status),
         resource=claim.resource, id=claim.id, status=obstacle.status, allowed=list(claim.sources),
     )
 
@@ -93,6 +98,6 @@ def _in_the_way(
 ) -> exception.Conflict:
     return exception.Conflict(
         f"{comer} must not meet {holder.verb}, which holds the {resource} {resource_id}",
-        hint=f"Wait for it: volmgr operation wait {holder.id}",
+        hint=advice.hint(holder),
         resource=resource, id=resource_id, status=status, operation_id=holder.id,
     )

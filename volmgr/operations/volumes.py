@@ -284,6 +284,11 @@ def former_of(resource: types.Volume | types.Snapshot) -> dict[str, Any]:
 
 def wipe_row(task: Task, kind: str, object_id: str, now: datetime.datetime, retention: int) -> dict[str, Any]:
     """Return the journal row of the wiping that follows a deletion, ``retention`` seconds later."""
+    return wipe_row_on(task.backend.settings.host, kind, object_id, now, retention)
+
+
+def wipe_row_on(host: str, kind: str, object_id: str, now: datetime.datetime, retention: int = 0) -> dict[str, Any]:
+    """Return the journal row of a wiping on a worker."""
     return {
         # Not the object's id: a volume made and deleted again under its old id is wiped again.
         "id": (operation_id := str(uuid.uuid4())),
@@ -292,7 +297,7 @@ def wipe_row(task: Task, kind: str, object_id: str, now: datetime.datetime, rete
         "version": WipeObject.version,
         "resource": "object",
         "resource_id": object_id,
-        "host": task.backend.settings.host,
+        "host": host,
         "state": "queued",
         "lane": str(Lane.BULK),
         "claimed": True,
@@ -321,6 +326,7 @@ class WipeObject(Operation[WipeArgs]):
     args = WipeArgs
     resource = "object"
     lane = Lane.BULK
+    persistent = True
 
     @property
     def resource_id(self) -> str:

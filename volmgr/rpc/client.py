@@ -317,6 +317,47 @@ class VolumeAPI(AdministrationAPI):
         """Return the backends."""
         return self._page(context, "list_backends", {})
 
+    def list_findings(self, context: RequestContext, **page: Any) -> list[Answer]:
+        """Return a page of what the last audits have found."""
+        return self._page(context, "list_findings", page)
+
+    # --- the operator's verbs -------------------------------------------------------------------------------------
+
+    def audit(
+        self,
+        context: RequestContext,
+        fix: bool = False,
+        findings: list[str] | None = None,
+        *,
+        host: str | None = None,
+        rpc_timeout: float | None = None,
+    ) -> Answer:
+        """Compare SQL, storage and target of a worker; ``fix`` mends what is safe, or exactly ``findings``."""
+        answer: Answer = self.call(
+            context, "audit", host=host, rpc_timeout=rpc_timeout, fix=fix, findings=findings
+        )
+        return answer
+
+    def reset_status(
+        self, context: RequestContext, resource: str, id: str, status: str, dry: bool = False
+    ) -> Answer:
+        """Give a volume or snapshot another status by hand; ``dry`` only says what that would break."""
+        return self._read(context, "reset_status", resource=resource, id=id, status=status, dry=dry)
+
+    def service_disable(self, context: RequestContext, host: str | None = None, reason: str | None = None) -> Answer:
+        """Let nothing new be placed on a worker."""
+        return self._read(context, "service_disable", host=host, reason=reason)
+
+    def service_enable(self, context: RequestContext, host: str | None = None) -> Answer:
+        """Let new volumes be placed on a worker again."""
+        return self._read(context, "service_enable", host=host)
+
+    def service_drain(
+        self, context: RequestContext, host: str | None = None, reason: str | None = None, timeout: float = 0.0
+    ) -> Answer:
+        """Disable a worker and wait a while for the end of what it is at; ``unfinished`` says how many are left."""
+        return self._read(context, "service_drain", host=host, reason=reason, timeout=timeout)
+
     def _read(self, context: RequestContext, method: str, **args: Any) -> Answer:
         answer: Answer = self.call(context, method, **args)
         return answer

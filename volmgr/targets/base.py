@@ -93,6 +93,10 @@ class Target(abc.ABC):
     def observe(self) -> Sequence[ObservedExport]:
         """Return all exports with our prefix, in a constant number of requests."""
 
+    def present(self) -> frozenset[str]:
+        """Return the names of our exports that the target has; for a heartbeat, so it should be cheap."""
+        return frozenset(item.target_name for item in self.observe())
+
     def rebuild(self, specs: Sequence[ExportSpec], progress: Callable[[int], None] | None = None) -> int:
         """Sync many exports after a start; returns how many had to be changed."""
         changed = 0

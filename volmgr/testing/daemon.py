@@ -134,17 +134,20 @@ class Daemon:
         self.process = None
 
     def stop(self, timeout: float = 30.0) -> int:
-        """End the process with SIGTERM; returns its exit status."""
+        """End the process with SIGTERM; returns its exit status.
+
+        :raises RuntimeError: it did not end; the message has the end of its log.
+        """
         if self.process is None:
             return 0
         process, self.process = self.process, None
         process.terminate()
         try:
             return process.wait(timeout)
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as error:
             process.kill()
             process.wait()
-            raise
+            raise RuntimeError(f"volmgr-volume did not end within {timeout} s:\n{self.tail(120)}") from error
 
 
 class Client:

@@ -2,7 +2,7 @@
 """What the kernel says of a device-mapper device, by ioctl: no process, no lock, a few microseconds.
 
 Source: linux/dm-ioctl.h and the kernel's admin-guide/device-mapper. It knows how LVM names its devices and nothing of
-volumes; it changes nothing.
+volumes. Of what it can do only :func:`resume` changes anything.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from volmgr import exception
 CONTROL = "/dev/mapper/control"
 _HEADER = struct.Struct("=3I I I I i I I I Q 128s 129s 7s")
 _TARGET = struct.Struct("=Q Q i I 16s")
-_DEV_STATUS, _TABLE_STATUS = 0xC138FD07, 0xC138FD0C
+_DEV_SUSPEND, _DEV_STATUS, _TABLE_STATUS = 0xC138FD06, 0xC138FD07, 0xC138FD0C
 _BUFFER = 16384
 _PAUSE = 0.05
 _GONE = {errno.ENXIO, errno.ENOENT}
@@ -72,6 +72,12 @@ def closes(path: str, timeout: float = 2.0) -> bool:
 def table(group: str, volume: str) -> tuple[str, str] | None:
     """Return (target type, its status) of a logical volume's device, None if it is not active."""
     return _table(device_name(group, volume))
+
+
+def resume(group: str, volume: str) -> None:
+    """Let the device of a logical volume serve reads and writes again; one that is not suspended stays as it is."""
+    # DM_DEV_SUSPEND without the flag that says "suspend" resumes.
+    _ask(_DEV_SUSPEND, _HEADER.size, name=device_name(group, volume))
 
 
 def _table(device: str) -> tuple[str, str] | None:

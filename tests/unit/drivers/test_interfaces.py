@@ -65,7 +65,7 @@ SIGNATURES = {
         "restore_snapshot": "snapshot",
         "wipe": "kind object_id progress",
     },
-    "ObserveVD": {"observe": "", "recognise": "verb resource"},
+    "ObserveVD": {"observe": "", "recognise": "verb resource", "discard": "name progress", "resume": "name"},
 }
 BASE = {
     "create_volume": "volume",

@@ -10,7 +10,8 @@ import abc
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from volmgr.drivers.interfaces.capability import Interface
+from volmgr import exception
+from volmgr.drivers.interfaces.capability import Interface, marked_default
 from volmgr.types import ObservedObject, Snapshot, Volume
 
 Progress = Callable[[float], None]
@@ -85,3 +86,18 @@ class ObserveVD(Interface, interface=True):
         :returns: what the verb would have returned.
         :raises NotFound: it is not done, or not known to be whole; the verb is to be run (again).
         """
+
+    @abc.abstractmethod
+    def discard(self, name: str, progress: Progress) -> None:
+        """Free what :meth:`observe` shows under this very name, so that none of its bytes can be read again.
+
+        For what belongs to nothing any more. Absent is success; it may be broken off and run again.
+
+        :param progress: as for :meth:`TrashVD.wipe`. :raises Busy: something uses it, or something else stands on it.
+        :raises Invalid: the name is none of ours.
+        """
+
+    @marked_default
+    def resume(self, name: str) -> None:
+        """Let what :meth:`observe` shows as suspended be read and written again; what is not suspended is success."""
+        raise exception.Unsupported(verb="resume")

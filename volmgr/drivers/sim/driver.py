@@ -7,13 +7,15 @@ proven. It knows no target: the ``fake`` one is enough, in a folder any that ser
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from volmgr import exception, names
 from volmgr.drivers.interfaces import ObserveVD
-from volmgr.drivers.naming import CREATING, DELETING, describe
-from volmgr.drivers.sim.faults import BEFORE
+from volmgr.drivers.interfaces.upkeep import Progress
+from volmgr.drivers.naming import CREATING, DELETING, describe, own_name
+from volmgr.drivers.sim.faults import AFTER, BEFORE
 from volmgr.drivers.sim.groups import SimGroups
 from volmgr.drivers.sim.images import SimImages
 from volmgr.drivers.sim.manage import SimManage
@@ -36,6 +38,11 @@ class SimDriver(SimGroups, SimManage, SimImages, SimReplica, ObserveVD):
     vendor_name = "volmgr"
     storage_protocol: ClassVar[str | None] = "sim"
     instant_clone = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: names of objects that pretend to let nobody read or write, for tests of audits.
+        self.suspended: set[str] = set()
 
     def check_for_setup_error(self) -> None:
         self._at("check_for_setup_error", BEFORE, "")
@@ -83,7 +90,21 @@ class SimDriver(SimGroups, SimManage, SimImages, SimReplica, ObserveVD):
 
     def observe(self) -> Sequence[ObservedObject]:
         self._at("observe", BEFORE, "")
-        return [found for name, size in self.store.entries() if (found := describe(name, size)) is not None]
+        found = [item for name, size in self.store.entries() if (item := describe(name, size)) is not None]
+        if not self.suspended:
+            return found
+        return [dataclasses.replace(item, suspended=item.name in self.suspended) for item in found]
+
+    def discard(self, name: str, progress: Progress) -> None:
+        object_id = own_name(name).object_id
+        self._at("discard", BEFORE, object_id)
+        self.store.remove(name)
+        progress(1.0)
+        self._at("discard", AFTER, object_id)
+
+    def resume(self, name: str) -> None:
+        self._at("resume", BEFORE, own_name(name).object_id)
+        self.suspended.discard(name)
 
     def recognise(self, verb: str, resource: Volume | Snapshot) -> dict[str, Any] | None:
         self._at("recognise", BEFORE, resource.id)

@@ -193,6 +193,12 @@ class LioTarget(Target):
         with self._told("list the targets"):
             return [iscsi.observed(iscsi.read(self.tree, name)) for name in found]
 
+    def present(self) -> frozenset[str]:
+        """Return the names of our targets by one listing; a lost one's storage object alone does not count."""
+        with self._told("list the targets"):
+            self._check_root()
+            return frozenset(name for name in self.tree.folders("iscsi") if iscsi.is_ours(self.config.prefix, name))
+
 
 def _do(outcome: Future[R], lock: threading.Lock, work: Callable[[], R]) -> None:
     """Do the work in a thread that may hang; at the end give the lock back."""

@@ -54,6 +54,24 @@ def upgrade() -> None:
     op.create_index("ix_exports_host", "exports", ["host"])
 
     op.create_table(
+        "findings",
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("host", sa.String(255), nullable=False),
+        sa.Column("kind", sa.String(32), nullable=False),
+        sa.Column("resource", sa.String(16), nullable=False),
+        sa.Column("resource_id", sa.String(255), nullable=False),
+        sa.Column("name", sa.String(1024), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("repair", sa.String(16), nullable=False),
+        sa.Column("safe", sa.Boolean(), nullable=False),
+        sa.Column("created_at", _TIME, nullable=False),
+        sa.Column("seen_at", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_findings"),
+    )
+    op.create_index("ix_findings_host", "findings", ["host"])
+    op.create_index("ix_findings_resource_id", "findings", ["resource_id"])
+
+    op.create_table(
         "grants",
         sa.Column("id", sa.String(36), nullable=False),
         sa.Column("resource_id", sa.String(36), nullable=False),
