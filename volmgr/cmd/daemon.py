@@ -7,7 +7,9 @@ import faulthandler
 import gc
 import logging
 import os
+import select
 import signal
+import socket
 import sys
 import threading
 from typing import NoReturn
@@ -35,9 +37,7 @@ def run(argv: list[str]) -> int:
         print(f"volmgr-volume: {error}", file=sys.stderr)
         return 2
     oslo_log.setup(conf, "volmgr")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = _Signals(signal.SIGTERM, signal.SIGINT)
     try:
         if len(backends) != 1:
             raise exception.InvalidConfiguration(
@@ -53,8 +53,7 @@ def run(argv: list[str]) -> int:
         print(f"volmgr-volume: {error}", file=sys.stderr)
         return 1
     systemd.notify(READY=1, STATUS=f"serving {worker.host}")
-    while not stop.wait(3600):
-        LOG.debug("Still serving %s", worker.host)
+    stop.wait()
     systemd.notify(STOPPING=1)
     guard = threading.Timer(STOP_SECONDS, _give_up)
     guard.daemon = True
@@ -62,6 +61,30 @@ def run(argv: list[str]) -> int:
     drained = worker.stop(DRAIN_SECONDS)
     LOG.info("Stopped%s", "" if drained else "; what still ran is taken up by the next start")
     _end()
+
+
+class _Signals:
+    """Catches signals from its making on.
+
+    A main thread that waits for a lock does not see a signal that the kernel gave to another of its threads; the
+    interpreter's own note of it, written to a socket in whichever thread, wakes it.
+    """
+
+    def __init__(self, *numbers: int) -> None:
+        self._numbers = set(numbers)
+        self._reader, self._writer = socket.socketpair()
+        for end in (self._reader, self._writer):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        for number in numbers:
+            signal.signal(number, lambda *_: None)
+
+    def wait(self) -> None:
+        """Return once one has come, also one that came before."""
+        while True:
+            select.select([self._reader], [], [])
+            if self._numbers & set(self._reader.recv(64)):
+                return
 
 
 def _freeze() -> None:
