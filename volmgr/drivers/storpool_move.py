@@ -85,7 +85,7 @@ class StorPoolMoving(StorPoolSetup, abstract=True):
         return True, None
 
     def update_migrated_volume(
-        self, ctxt: Any, volume: Volume, new_volume: Volume, original_volume_status: str
+        self, context: Any, volume: Volume, new_volume: Volume, original_volume_status: str
     ) -> ModelUpdate:
         """Give the copy ``new_volume`` the name of ``volume``, and the original, if it is here too, the copy's.
 

@@ -120,9 +120,9 @@ class StorPoolServer:
         """Return the calls that were not as the contract says."""
         return [call for call in self.calls() if call["error"] in ("unknownCall", "contract") or "data" not in call]
 
-    def open(self, name: str, client: int, opened: bool = True) -> None:
-        """Say that a process of a client has a volume's device open, or not any more."""
-        self._steer("POST", "open", {"name": name, "client": client, "open": opened})
+    def open(self, name: str, client: int, opened: bool = True, *, kind: str = "volume") -> None:
+        """Say that a process of a client has a volume's (or snapshot's) device open, or not any more."""
+        self._steer("POST", "open", {"name": name, "client": client, "open": opened, "kind": kind})
 
     def attached(self) -> dict[str, dict[str, str]]:
         """Return who has what attached: name → id of client → rights."""

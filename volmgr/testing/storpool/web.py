@@ -69,6 +69,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         entry: dict[str, Any] = {"call": None, "method": method, "path": self.path, "status": 200, "error": None}
         steering = self.path.startswith(STEERING)
+        if not steering:
+            self.server.calls.append(entry)
         try:
             self._authorize()
             reply = self._steer(method, body) if steering else self._call(entry, method, body)
@@ -78,8 +80,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except ApiError as error:
             entry |= {"status": error.status, "error": error.name}
             reply = error.reply()
-        if not steering:
-            self.server.calls.append(entry)
         if reply is not None:
             self._answer(entry["status"], json.dumps(reply).encode())
 
@@ -93,7 +93,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         data = contract().check_request(call, body)
         entry["data"] = data
         self._fault(call.name, "before")
-        answer = self.server.cluster.call(call.name, argument, data)
+        try:
+            answer = self.server.cluster.call(call.name, argument, data)
+        except ApiError:
+            self._fault(call.name, "after")
+            raise
         problems = list(contract().problems(call.response, answer))
         if problems:
             raise ApiError("contract", f"The answer of {call.name} is not as described: {problems[0].message}")
