@@ -181,6 +181,7 @@ class _Device(io.RawIOBase):
     def __init__(self, path: Path, mode: int) -> None:
         self._descriptor = os.open(path, mode | os.O_CLOEXEC)
         self._writable = mode == os.O_WRONLY
+        self._offset = 0
 
     def readable(self) -> bool:
         return not self._writable
@@ -194,19 +195,28 @@ class _Device(io.RawIOBase):
     def fileno(self) -> int:
         return self._descriptor
 
+    # pread and pwrite: eventlet replaces read and write by ones that wait for what a device never becomes.
+
     def readinto(self, buffer: Any) -> int:
-        data = offload(os.read, self._descriptor, len(buffer))
+        data = offload(os.pread, self._descriptor, len(buffer), self._offset)
         buffer[: len(data)] = data
+        self._offset += len(data)
         return len(data)
 
     def write(self, data: Any) -> int:
         view, done = memoryview(data).cast("B"), 0
         while done < len(view):
-            done += offload(os.write, self._descriptor, view[done:])
+            done += offload(os.pwrite, self._descriptor, view[done:], self._offset + done)
+        self._offset += done
         return done
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return os.lseek(self._descriptor, offset, whence)
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._offset}.get(whence)
+        self._offset = offset + (os.lseek(self._descriptor, 0, os.SEEK_END) if start is None else start)
+        return self._offset
+
+    def tell(self) -> int:
+        return self._offset
 
     def sync(self) -> None:
         """Return once everything that was written is on the disks."""
