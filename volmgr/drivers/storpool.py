@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from volmgr import exception, names
 from volmgr.drivers.interfaces import ObserveVD
 from volmgr.drivers.naming import CREATING, DELETING, missing
-from volmgr.drivers.storpool_copy import StorPoolCopying
+from volmgr.drivers.storpool_copy import StorPoolCopying, global_name
 from volmgr.drivers.storpool_move import StorPoolMoving
 from volmgr.types import GiB, ModelUpdate, ObservedObject, Snapshot, Volume
 
@@ -62,22 +62,16 @@ class StorPoolDriver(StorPoolMoving, StorPoolCopying, ObserveVD):
 
     def delete_volume(self, volume: Volume) -> None:
         name = self.storpool_name(volume)
-        try:
-            self._detach_all("volume", name)
-            self.api.change(f"VolumeDelete {name}", lambda client: client.volume_delete(name))
-        except exception.Busy as error:
-            raise _volume_busy(name, error) from error
-        except exception.NotFound:
-            pass
+        if (present := self.api.volume(name)) is not None:
+            itself = global_name(present)
+            try:
+                self._detach_all("volume", itself)
+                self.api.change(f"VolumeDelete {name}", lambda client: client.volume_delete(itself))
+            except exception.Busy as error:
+                raise _volume_busy(name, error) from error
+            except exception.NotFound:
+                pass
         self._delete_snapshot(self._name("clone", volume.name_id))
-
-    def _detach_all(self, kind: str, name: str) -> None:
-        """Take something away from every host that does not have it open.
-
-        :raises NotFound: it is not there. :raises Busy: a host has it open.
-        """
-        wish = [{kind: name, "detach": "all"}]
-        self.api.change(f"VolumesReassign {name}", lambda client: client.volumes_reassign(wish))
 
     def extend_volume(self, volume: Volume, new_size: int) -> None:
         name, wanted = self.storpool_name(volume), new_size * GiB
@@ -105,7 +99,6 @@ class StorPoolDriver(StorPoolMoving, StorPoolCopying, ObserveVD):
     def delete_snapshot(self, snapshot: Snapshot) -> None:
         name = self.storpool_name(snapshot)
         try:
-            self._detach_all("snapshot", name)
             self._delete_snapshot(name)
         except exception.Busy as error:
             raise exception.SnapshotIsBusy(
@@ -113,8 +106,6 @@ class StorPoolDriver(StorPoolMoving, StorPoolCopying, ObserveVD):
                 hint=f"See who has it: storpool attach list | grep {name}",
                 snapshot_name=name,
             ) from error
-        except exception.NotFound:
-            return
 
     def create_volume_from_snapshot(self, volume: Volume, snapshot: Snapshot) -> ModelUpdate:
         _refuse_smaller(volume, snapshot.size_bytes)

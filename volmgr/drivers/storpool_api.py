@@ -47,7 +47,7 @@ class _Refused(Exception):
 class StorPoolAPI:
     """The API of one cluster.
 
-    :param timeout: seconds for one try; no further try begins once so many have passed.
+    :param timeout: seconds for one try; no further try begins once twice as many have passed.
     :param pauses: seconds between the tries, so also how many there are.
     """
 
@@ -111,7 +111,8 @@ class StorPoolAPI:
         return self._tries(what, send, None)
 
     def _tries(self, what: str, send: Send, settled: Callable[[], bool] | None) -> Any:
-        deadline = time.monotonic() + self._timeout
+        # Time for a try that times out and a second one.
+        deadline = time.monotonic() + 2 * self._timeout
         for pause in (*self._pauses, None):
             try:
                 return self._once(send)

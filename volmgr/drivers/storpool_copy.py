@@ -104,7 +104,7 @@ class StorPoolCopying(StorPoolSetup, abstract=True):
         """Remove a snapshot that a try which was broken off may have left attached to this host."""
         if self.api.snapshot(name) is not None:
             self._detach("snapshot", name)
-            self._delete_snapshot(name)
+        self._delete_snapshot(name)
 
     def _snap(self, source: str, name: str) -> None:
         """Make a snapshot of the volume ``source``, unless it is there.
@@ -118,9 +118,24 @@ class StorPoolCopying(StorPoolSetup, abstract=True):
         )
 
     def _delete_snapshot(self, name: str) -> None:
-        """Remove a snapshot; absent is success."""
+        """Remove a snapshot; absent is success.
+
+        :raises Busy: a host has it open.
+        """
+        if (present := self.api.snapshot(name)) is None:
+            return
+        itself = global_name(present)
         with contextlib.suppress(exception.NotFound):
-            self.api.change(f"SnapshotDelete {name}", lambda client: client.snapshot_delete(name))
+            self._detach_all("snapshot", itself)
+            self.api.change(f"SnapshotDelete {name}", lambda client: client.snapshot_delete(itself))
+
+    def _detach_all(self, kind: str, name: str) -> None:
+        """Take something away from every host that does not have it open.
+
+        :raises NotFound: it is not there. :raises Busy: a host has it open.
+        """
+        wish = [{kind: name, "detach": "all"}]
+        self.api.change(f"VolumesReassign {name}", lambda client: client.volumes_reassign(wish))
 
     # --- attaching to this host ---------------------------------------------------------------------------------
 
@@ -226,6 +241,14 @@ class _Device(io.RawIOBase):
         if not self.closed:
             os.close(self._descriptor)
             super().close()
+
+
+def global_name(item: Mapping[str, Any]) -> str:
+    """Return the name of a volume or snapshot that nothing else ever bears.
+
+    A request that is late can so never hit what bears the same name by then.
+    """
+    return f"~{item['globalId']}"
 
 
 def _need_raw(image: Mapping[str, Any], verb: str) -> None:

@@ -208,8 +208,19 @@ def test_an_answer_that_does_not_come_in_time_is_looked_up(bench: Bench) -> None
     bench.server.forget_calls()
     with pytest.raises(exception.BackendDown, match="timed out"):
         bench.driver.extend_volume(volume, 2)
-    # One try, then the look at what came of it: neither begins again once the time of one has passed.
-    assert bench.calls() == ["VolumeUpdate", "Volume"]
+    # One try, then the look at what came of it: that one ends once the time of two tries has passed.
+    assert bench.calls() == ["VolumeUpdate", "Volume", "Volume"]
+
+
+def test_a_request_that_is_late_cannot_hit_what_bears_the_name_by_then(bench: Bench) -> None:
+    bench.driver = bench.make(timeout=0.3)
+    volume = bench.created(data=DATA)
+    bench.server.faults({"call": "VolumeDelete", "kind": "slow", "seconds": 1})
+    bench.driver.delete_volume(volume)
+    bench.driver.create_volume(volume)
+    bench.write(volume, LATER)
+    bench.server.wait_for("VolumeDelete", error="objectDoesNotExist")
+    assert bench.read(volume, len(LATER)) == LATER
 
 
 def test_a_cluster_that_is_gone_is_down_and_comes_back(running: StorPoolServer, bench: Bench) -> None:

@@ -73,6 +73,11 @@ class StorPoolServer:
             process.wait()
             raise
 
+    @property
+    def stopped(self) -> bool:
+        """Whether it does not run."""
+        return self._process is None
+
     def __enter__(self) -> StorPoolServer:
         return self.start()
 
@@ -111,6 +116,14 @@ class StorPoolServer:
         """Return every call since :meth:`forget_calls`: call, method, path, data, status, error."""
         found: list[dict[str, Any]] = self._steer("GET", "calls")
         return found
+
+    def wait_for(self, call: str, *, error: str | None = None, timeout: float = START_TIMEOUT) -> None:
+        """Wait until it has got a call; with ``error`` until it has refused one with that name."""
+        wait_until(
+            lambda: any(item["call"] == call and error in (None, item["error"]) for item in self.calls()),
+            timeout,
+            f"the StorPool contract server gets {call} {error or ''}",
+        )
 
     def forget_calls(self) -> None:
         """Forget the calls so far."""
