@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from volmgr import exception, names
 from volmgr.drivers.interfaces import ObserveVD
-from volmgr.drivers.naming import CREATING, DELETING, missing
+from volmgr.drivers.interfaces.upkeep import Progress
+from volmgr.drivers.naming import CREATING, DELETING, missing, own_name
 from volmgr.drivers.storpool_copy import StorPoolCopying, global_name
 from volmgr.drivers.storpool_move import StorPoolMoving
 from volmgr.types import GiB, ModelUpdate, ObservedObject, Snapshot, Volume
@@ -250,6 +251,16 @@ class StorPoolDriver(StorPoolMoving, StorPoolCopying, ObserveVD):
             return None
         name = names.object_name(parsed.kind, parsed.object_id)
         return ObservedObject(name, parsed.object_id, parsed.kind, "current", int(item["size"]))
+
+    def discard(self, name: str, progress: Progress) -> None:
+        found = own_name(name)
+        if found.state == "building":
+            self._delete_snapshot(self._name("clone", found.object_id))
+        elif found.kind == "volume":
+            self.delete_volume(Volume(id=found.object_id, size=0))
+        elif found.kind == "snapshot":
+            self.delete_snapshot(Snapshot(id=found.object_id, volume_id=found.object_id, volume_size=0))
+        progress(1.0)
 
     def recognise(self, verb: str, resource: Volume | Snapshot) -> dict[str, Any] | None:
         name = self.storpool_name(resource)
