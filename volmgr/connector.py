@@ -113,7 +113,10 @@ class HostConnector:
             aoe.AoEConnector().disconnect_volume(data)
             return
         with _typed("disconnect"):
-            self._protocol(kind).disconnect_volume(data, None)
+            if kind == "storpool":
+                _storpool_disconnect(self._protocol(kind), data)
+            else:
+                self._protocol(kind).disconnect_volume(data, None)
 
     def _protocol(self, kind: str) -> Any:
         name = PROTOCOLS[kind][0]
@@ -158,6 +161,17 @@ def _typed(verb: str) -> Any:
         raise exception.BackendDown(
             f"Could not {verb}: {type(error).__name__}: {error}", hint="Run: volmgr doctor; dmesg"
         ) from error
+
+
+def _storpool_disconnect(protocol: Any, data: Mapping[str, Any]) -> None:
+    """Detach a StorPool volume, which os-brick knows by its device; what it cannot know is that no volume is left."""
+    from os_brick import exception as brick_exception
+
+    try:
+        protocol.disconnect_volume(data, {"path": protocol.get_volume_paths(data)[0]})
+    except brick_exception.BrickException as error:
+        if getattr(error.__cause__, "name", None) != "objectDoesNotExist":
+            raise
 
 
 def _own_ip() -> str:

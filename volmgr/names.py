@@ -23,6 +23,7 @@ _REPLICA_STATE_RE = re.compile(r"\A[a-z]+(-[a-z]+)?\Z")
 _HOST_RE = re.compile(r"\A[A-Za-z0-9_.:-]+(@[A-Za-z0-9_.-]+)?(#[A-Za-z0-9_.+-]+)?\Z")
 
 KINDS = ("volume", "snapshot")
+_STORPOOL_KINDS = {"volume": "", "snapshot": "snap", "clone": "clone", "image": "image", "backup": "backup"}
 LV_TAG_PREFIX = "volmgr."
 READ_ONLY_SUFFIX = ".ro"
 
@@ -143,6 +144,36 @@ def new_serial() -> str:
 def scsi_id(serial: str) -> str:
     """Return the SCSI identifier that a target reports beside the serial; tgt keeps at most 24 characters of it."""
     return f"VMGR{serial[:20]}"
+
+
+# --- StorPool: prefix--volume-id, prefix--snap--none--snapshot-id, as os-brick makes them on the other side ---------
+
+
+def storpool_name(prefix: str, kind: str, object_id: str) -> str:
+    """Return the name in StorPool of an object, or of a snapshot that exists only while something is copied.
+
+    :param prefix: ``SP_OPENSTACK_VOLUME_PREFIX`` of storpool.conf.
+    :param kind: ``volume`` or ``snapshot``; ``clone``, ``image`` or ``backup`` for what a copy goes through.
+    """
+    if kind not in _STORPOOL_KINDS or not is_uuid(object_id):
+        raise ValueError(f"no StorPool name for {kind} {object_id!r}")
+    if kind == "volume":
+        return f"{prefix}--volume-{object_id}"
+    return f"{prefix}--{_STORPOOL_KINDS[kind]}--none--snapshot-{object_id}"
+
+
+def storpool_swap_name(prefix: str, object_id: str) -> str:
+    """Return the name that a volume bears for the moment in which two volumes exchange their names."""
+    return f"{storpool_name(prefix, 'volume', object_id)}--temp--mig"
+
+
+def parse_storpool_name(prefix: str, name: str) -> ObjectName | None:
+    """Return what a name made by :func:`storpool_name` says, or None for a name that is not ours."""
+    match = re.match(rf"\A{re.escape(prefix)}--(?:volume|([a-z]+)--none--snapshot)-({_UUID})\Z", name)
+    if match is None:
+        return None
+    kinds = {mark: kind for kind, mark in _STORPOOL_KINDS.items()}
+    return ObjectName(kinds[match[1] or ""], match[2]) if (match[1] or "") in kinds else None
 
 
 # --- hosts: host@backend#pool ---------------------------------------------------------------------------------------

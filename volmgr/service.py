@@ -144,7 +144,7 @@ class Worker:
     def _load_target(self) -> Target | None:
         from volmgr.drivers import loader
 
-        if not self.options.target_helper:
+        if not self.options.target_helper or not _needs_target(loader.load(self.options.volume_driver)):
             return None
         cls = loader.load_target(self.options.target_helper, self.options.target_protocol)
         addresses = [self.options.target_ip_address, *(self.options.target_secondary_ip_addresses or ())]
@@ -426,6 +426,11 @@ def _chap(username: str | None, password: str | None) -> types.Chap | None:
 
 def _shelves(options: Any) -> Shelves:
     return Shelves(options.aoe_first_shelf_id, options.aoe_last_shelf_id, options.aoe_slots_per_shelf)
+
+
+def _needs_target(driver: type[Any]) -> bool:
+    """Return whether a class of drivers, which may be a proxy's, exports through a target."""
+    return bool(getattr(driver, "needs_target", True))
 
 
 def _ours(error: Exception) -> bool:

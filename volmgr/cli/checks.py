@@ -76,6 +76,8 @@ TARGETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 DRIVERS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "lvm": (("lvm",), ("dm_mod",)),
 }
+#: Words in the names of drivers that use no target, whatever target_helper says.
+WITHOUT_TARGET = ("storpool",)
 THIN = (("thin_check",), ("dm_thin_pool",))
 FC_FABRICS = ("tcm_qla2xxx", "tcm_fc")
 
@@ -110,7 +112,7 @@ def needs(backends: Iterable[Any]) -> Needs:
                 found.add(name, what)
         if "lvm" in driver and getattr(backend, "lvm_type", "auto") == "thin":
             found.add(name, THIN)
-        helper = str(backend.target_helper or "")
+        helper = "" if any(word in driver for word in WITHOUT_TARGET) else str(backend.target_helper or "")
         found.add(name, TARGETS.get(helper, ((), ())))
         if helper == "fcadm":
             found.fibre_channel.append(name)

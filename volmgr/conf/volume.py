@@ -88,6 +88,13 @@ LVM_OPTIONS: list[cfg.Opt] = [
 STORPOOL_OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt("storpool_template", help="StorPool template of volumes whose type names none."),
     cfg.IntOpt("storpool_replication", default=3, min=1, max=3, help="Copies of each volume where no template counts."),
+    cfg.StrOpt(
+        "storpool_config_file",
+        default="/etc/storpool.conf",
+        help="StorPool's own configuration: its API, its token and the hosts' client ids. Files in the folder of the "
+        "same name with .d count too, and so do SP_AUTH_TOKEN, SP_API_HTTP_HOST and SP_API_HTTP_PORT of the "
+        "environment; with all three of them no file is needed.",
+    ),
 ]
 
 ALL = [*OPTIONS, *LVM_OPTIONS, *STORPOOL_OPTIONS]

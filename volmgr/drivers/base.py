@@ -51,6 +51,8 @@ class BaseVD(Interface, interface=True):
     storage_protocol: ClassVar[str | None] = None
     #: whether a clone or a volume from a snapshot takes no time that grows with its size.
     instant_clone: bool = False
+    #: whether initiators reach the storage through a target; a driver without one answers connections itself.
+    needs_target: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import functools
 import importlib.metadata
 import pathlib
 import shutil
@@ -20,6 +21,8 @@ from volmgr.drivers.file import FileDriver
 from volmgr.drivers.options import Configuration
 from volmgr.drivers.sim import SimDriver
 from volmgr.drivers.sim.store import forget_store
+from volmgr.drivers.storpool import StorPoolDriver
+from volmgr.testing.storpool.process import StorPoolServer
 from volmgr.types import GiB, MiB, Snapshot, Volume
 
 GROUP = "volmgr.conformance"
@@ -206,16 +209,60 @@ class FileBtrfs(FileXfs):
     mkfs = ("mkfs.btrfs", "-q")
 
 
-BUILT_IN: tuple[type[DriverFactory], ...] = (SimMemory, SimFolder, File, FileCopies, FileXfs, FileBtrfs)
+class StorPool(DriverFactory):
+    """The StorPool driver over the contract server."""
+
+    name = "storpool"
+
+    @contextlib.contextmanager
+    def world(self, folder: pathlib.Path) -> Iterator[pathlib.Path]:
+        with StorPoolServer(folder / "server") as self._server:
+            yield folder
+
+    def make(self, folder: pathlib.Path) -> StorPoolDriver:
+        return self._made(folder, f"host@{self.name}")
+
+    def _made(self, folder: pathlib.Path, host: str) -> StorPoolDriver:
+        conf = self._server.write_conf(folder / "storpool.conf", hosts={"compute": 2})
+        driver = StorPoolDriver(configuration=Configuration({"storpool_config_file": str(conf)}), host=host)
+        driver.do_setup(None)
+        driver.check_for_setup_error()
+        return driver
+
+    def end(self, driver: Any, folder: pathlib.Path) -> None:
+        refused = self._server.refused()
+        self._server.reset()
+        if refused:
+            raise AssertionError(f"the driver sent what the API does not take: {refused}")
+
+    def read(self, driver: Any, resource: Volume | Snapshot, offset: int, length: int) -> bytes:
+        with self._server.file(driver.storpool_name(resource)).open("rb") as device:
+            device.seek(offset)
+            return device.read(length)
+
+    def write(self, driver: Any, resource: Volume | Snapshot, offset: int, data: bytes) -> None:
+        with self._server.file(driver.storpool_name(resource)).open("r+b") as device:
+            device.seek(offset)
+            device.write(data)
+
+    def neighbour(self, driver: Any, folder: pathlib.Path) -> Any:
+        return self._made(folder, "other@neighbour")
 
 
-def all_factories() -> list[DriverFactory]:
-    """Return volmgr's own factories and those that entry points name."""
+BUILT_IN: tuple[type[DriverFactory], ...] = (SimMemory, SimFolder, File, FileCopies, FileXfs, FileBtrfs, StorPool)
+
+
+@functools.cache
+def all_factories() -> tuple[DriverFactory, ...]:
+    """Return volmgr's own factories and those that entry points name.
+
+    They are always the same objects: pytest would end and begin a factory's world anew for each test otherwise.
+    """
     found = {factory.name: factory() for factory in BUILT_IN}
     for entry in importlib.metadata.entry_points(group=GROUP):
         made = entry.load()()
         found.setdefault(made.name, made)
-    return list(found.values())
+    return tuple(found.values())
 
 
 def _run(*argv: str) -> None:
