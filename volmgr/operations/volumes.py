@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from volmgr.tasks import Backend, Task
 
 if TYPE_CHECKING:
     from volmgr.context import RequestContext
+
+LOG = logging.getLogger(__name__)
 
 _text = validate.optional(validate.name)
 
@@ -240,6 +243,9 @@ class DeleteVolume(Operation[DeleteArgs]):
         busy = isinstance(error, exception.Busy | exception.Cancelled)
         if task.operation.claims:
             tx.release("volume", self.a.volume_id, None if busy else "error_deleting")
+            for snapshot_id in task.data.get("snapshots") or ():
+                gone = is_discarded(task, "snapshot", snapshot_id)
+                tx.release("snapshot", snapshot_id, "error_deleting" if gone else "available")
 
 
 def unexport_step(task: Task, kind: str, resource_id: str) -> Step:
@@ -248,14 +254,26 @@ def unexport_step(task: Task, kind: str, resource_id: str) -> Step:
 
 
 def discard_step(task: Task, resource: types.Volume | types.Snapshot) -> Step:
-    """Return the step that takes an object's storage away: to the trash where the driver has one."""
+    """Return the step that takes an object's storage away: to the trash where the driver has one, and back from it."""
     kind = "volume" if isinstance(resource, types.Volume) else "snapshot"
-    verb = f"trash_{kind}" if task.driver.supports(f"trash_{kind}") else f"delete_{kind}"
+    trash, restore = f"trash_{kind}", f"restore_{kind}"
+    verb = trash if task.driver.supports(trash) else f"delete_{kind}"
 
     def discard() -> None:
         getattr(task.driver, verb)(resource)
 
-    return Step(f"discard-{resource.id}", discard)
+    def undo() -> None:
+        try:
+            getattr(task.driver, restore)(resource)
+        except exception.NotFound:
+            LOG.warning("The %s %s had no storage that could be brought back", kind, resource.id)
+
+    return Step(f"discard-{resource.id}", discard, undo if verb == trash and task.driver.supports(restore) else None)
+
+
+def is_discarded(task: Task, kind: str, resource_id: str) -> bool:
+    """Return whether a failed operation has taken an object's storage away and could not bring it back."""
+    return f"discard-{resource_id}" in task.results and not task.driver.supports(f"restore_{kind}")
 
 
 def bury(task: Task, tx: Closing, resource: types.Volume | types.Snapshot) -> None:
@@ -303,6 +321,8 @@ def wipe_row_on(host: str, kind: str, object_id: str, now: datetime.datetime, re
         "claimed": True,
         "claims": [],
         "epoch": 0,
+        # There is no way back from the first byte, and an end that is no success would leave the object for ever.
+        "pivoted": True,
         "context": {"is_admin": True},
         "args": {"kind": kind, "object_id": object_id},
         "not_before": now + datetime.timedelta(seconds=retention) if retention else None,
@@ -454,7 +474,26 @@ class ExtendVolume(Operation[ExtendArgs]):
 
     def steps(self, task: Task) -> Sequence[Step]:
         volume = task.volume(self.a.volume_id)
-        return (Step("extend", lambda: task.driver.extend_volume(volume, self.a.new_size)),)
+
+        def extend() -> None:
+            try:
+                task.driver.extend_volume(volume, self.a.new_size)
+            except exception.VolmgrError as error:
+                # A volume cannot be made smaller again, so one that has grown all the same has grown.
+                if not self._has_grown(task, volume):
+                    raise
+                LOG.warning("The volume %s was extended, although the driver said: %s", volume.id, error)
+
+        return (Step("extend", extend),)
+
+    def _has_grown(self, task: Task, volume: types.Volume) -> bool:
+        if not task.driver.supports("recognise"):
+            return False
+        try:
+            task.driver.recognise("extend_volume", dataclasses.replace(volume, size=self.a.new_size))
+        except exception.VolmgrError:
+            return False
+        return True
 
     def commit(self, task: Task, tx: Closing) -> Any:
         volume = task.volume(self.a.volume_id)
