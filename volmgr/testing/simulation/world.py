@@ -272,7 +272,7 @@ class World:
         logger = logging.getLogger("volmgr")
         logger.addHandler(errors)
         try:
-            with seeded(self.plan.order):
+            with seeded(f"schedule {self.plan.order}"):
                 self.bench.database.attend(self.scheduler)
                 try:
                     self.play()
