@@ -100,7 +100,7 @@ def _strike(rng: random.Random, requests: list[Request]) -> Strike:
         return Strike(rng.choice(_TARGET_PLACES), "fail", nth)
     if kind < 0.7:
         place = rng.choice((_driver_place(rng, requests), *_TARGET_PLACES))
-        return Strike(place, "delay", nth, seconds=rng.choice((1.0, 10.0, 65.0, 200.0)))
+        return Strike(place, "delay", nth, seconds=rng.choice((1.0, 10.0, 65.0)))
     nth = rng.randint(1, 25)
     if kind < 0.85:
         return Strike(rng.choice(("db:write", "db:write", "db:read")), "fail", nth, rng.choice(DATABASE_ERRORS))
@@ -126,7 +126,7 @@ def random_plan(seed: int) -> Plan:
         switch=rng.choice((0.0, 0.05, 0.2, 0.5, 0.9)),
         drift=rng.choice((0.0, 0.0, 0.0, 0.01, 0.05)),
         reboot=rng.random() < 0.3,
-        retention=rng.choice((0, 0, 0, 30)),
+        retention=rng.choice((0, 0, 0, 6)),
         steer=rng.choice(("retry", "retry", "abandon")),
     )
 
@@ -143,7 +143,7 @@ def pairs(stages: tuple[str, ...] = ("deleted", "exported", "attached")) -> Iter
                     Request(f"1-{first}", verb, arguments, 0, late=(0.0,)),
                     Request(f"2-{second}", other, others, 1, late=(0.0,)),
                 )
-                yield Plan(requests, stage=stage, retention=30 if stage == "deleted" else 0)
+                yield Plan(requests, stage=stage, retention=6 if stage == "deleted" else 0)
 
 
 def crashes(plan: Plan, places: list[str], every: int = 1, offset: int = 0) -> Iterator[Plan]:
