@@ -86,8 +86,8 @@ def _tell(bench: Bench, report: Report, processor_seconds: float, *, shrink: boo
 
     rate = report.schedules / processor_seconds * 60 if processor_seconds else 0.0
     print(
-        f"{report.schedules} schedules ({rate:.0f} in a minute of processor time), {report.steps} steps, {report.lives} lives, "
-        f"{len(report.places)} kinds of yield points; {len(report.failures)} wrong"
+        f"{report.schedules} schedules ({rate:.0f} in a minute of processor time), {report.steps} steps, "
+        f"{report.lives} lives, {len(report.places)} kinds of yield points; {len(report.failures)} wrong"
     )
     for plan, found in report.failures:
         small = explore.shrink(bench, plan) if shrink else plan

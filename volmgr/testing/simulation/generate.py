@@ -128,6 +128,7 @@ def random_plan(seed: int) -> Plan:
         reboot=rng.random() < 0.3,
         retention=rng.choice((0, 0, 0, 6)),
         steer=rng.choice(("retry", "retry", "abandon")),
+        audits=rng.random() < 0.3,
     )
 
 

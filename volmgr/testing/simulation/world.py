@@ -161,6 +161,7 @@ class World:
             cipher=self.bench.cipher,
             driver=driver,
             retention=self.plan.retention,
+            audits=self.plan.audits,
         )
         worker.begin()
         self.worker = worker
