@@ -26,7 +26,7 @@ from volmgr.operations.base import Args, Claim, Lane, Operation, Policy, request
 from volmgr.operations.registry import find
 from volmgr.runtime import Clock, Executor
 from volmgr.steering import Steering
-from volmgr.tasks import Active, Backend, Runner
+from volmgr.tasks import INTERRUPTIONS, Active, Backend, Runner
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -68,7 +68,8 @@ class Dispatcher(Steering):
         self._lanes: dict[str, str] = {}
         #: whether the journal had rows that could not be started: then the end of any operation may let one go on.
         self._backlog = True
-        self._dropped: deque[str] = deque()
+        #: what a thread of this process had to leave, and whether that counts as a death of it.
+        self._dropped: deque[tuple[str, bool]] = deque()
         self._bell = threading.Event()
         self._stopping = threading.Event()
 
@@ -163,8 +164,12 @@ class Dispatcher(Steering):
 
     def _look_up(self, operation_id: str) -> dict[str, Any]:
         """Settle an admission whose connection broke at COMMIT: the journal says whether it had committed."""
-        with self.database.reader() as conn:
-            found = operations.get(conn, operation_id)
+        try:
+            with self.database.reader() as conn:
+                found = operations.get(conn, operation_id)
+        except INTERRUPTIONS:
+            self._drop(operation_id, died=False)  # it may be ours already, and nobody runs it
+            raise
         if found is None:
             raise exception.BackendDown("The database lost the request", hint="Send it again")
         if found.state == "running":
@@ -294,11 +299,13 @@ class Dispatcher(Steering):
         def work() -> None:
             try:
                 self.runner.run(record, active, known)
+            except INTERRUPTIONS as error:
+                LOG.warning("Operation %s (%s) goes on when the journal answers: %s", record.id, record.verb, error)
+                self._drop(record.id, died=False)
             except Exception:
                 # What it holds is still held, so it is taken up again as after a crash, and parked if that goes on.
                 LOG.exception("Operation %s (%s) was left in the middle", record.id, record.verb)
-                self._dropped.append(record.id)
-                self.ring()
+                self._drop(record.id, died=True)
             finally:
                 self._active.pop(record.id, None)
                 self._lanes.pop(record.id, None)
@@ -337,23 +344,34 @@ class Dispatcher(Steering):
         with self.database.reader() as conn:
             waiting = operations.due(conn, host, now, PUMP_LIMIT) + operations.retryable(conn, host, now)
         resumed = self._resume()
-        started = sum(self._start(record) for record in waiting if record.id not in self._active)
+        started = sum(self._try(record) for record in waiting if record.id not in self._active)
         self._backlog = started < len(waiting) or len(waiting) >= PUMP_LIMIT
         return started + resumed
 
     def _resume(self) -> int:
         """Take up what a thread of this process had to leave, because the database was away or by a fault of ours."""
         count = 0
-        while self._dropped:
-            record = self.get(self._dropped[0])
-            if record.incarnation == self.incarnation and record.state in ("running", "undoing"):
-                count += self._take_over(record)
+        for _ in range(len(self._dropped)):
+            operation_id, died = self._dropped[0]
+            with self.database.reader() as conn:
+                record = operations.get(conn, operation_id)
+            mine = record is not None and record.incarnation == self.incarnation and operation_id not in self._active
+            if record is not None and mine and record.state in ("running", "undoing"):
+                count += self._take_over(record if died else dataclasses.replace(record, incarnation=None))
             self._dropped.popleft()
         return count
 
+    def _drop(self, operation_id: str, *, died: bool) -> None:
+        self._dropped.append((operation_id, died))
+        self.ring()
+
     def _take_over(self, record: types.OperationRecord) -> bool:
-        with self.database.writer() as conn:
-            got = operations.take_over(conn, record, incarnation=self.incarnation, now=self.clock.now())
+        try:
+            with self.database.writer() as conn:
+                got = operations.take_over(conn, record, incarnation=self.incarnation, now=self.clock.now())
+        except CommitUnknown:
+            self._drop(record.id, died=False)
+            return False
         if got:
             self._killpoint(f"{record.verb}/-/taken")
             self._enqueue(dataclasses.replace(
@@ -363,6 +381,20 @@ class Dispatcher(Steering):
                 incarnation=self.incarnation,
             ))
         return got
+
+    def _try(self, record: types.OperationRecord) -> bool:
+        """Start an operation if it can be; one that cannot even be looked at must not stop those behind it."""
+        try:
+            return self._start(record)
+        except CommitUnknown:
+            self._drop(record.id, died=False)  # it may be ours already, and nobody runs it
+        except exception.LeaseLost:
+            return False
+        except INTERRUPTIONS:
+            raise
+        except Exception:
+            LOG.exception("Operation %s (%s) cannot be started; it is tried again", record.id, record.verb)
+        return False
 
     def _start(self, record: types.OperationRecord) -> bool:
         if record.lane == Lane.BULK and sum(lane == Lane.BULK for lane in self._lanes.values()) >= self.bulk_slots:
@@ -395,6 +427,8 @@ class Dispatcher(Steering):
             tx = self.database.retrying(begin)
         except Blocked as error:
             return self._still_blocked(record, operation, error.claim)
+        except INTERRUPTIONS:
+            raise
         except exception.VolmgrError as error:
             return self._refuse(record, error)
         if tx is None:

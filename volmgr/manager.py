@@ -15,7 +15,7 @@ import oslo_messaging
 from volmgr import exception, validate, why
 from volmgr.administration import Administration
 from volmgr.operations import manage_existing as managing
-from volmgr.operations import snapshots, volumes
+from volmgr.operations import snapshots, undelete, volumes
 from volmgr.readers import FILTERS, Readers
 from volmgr.rpc.endpoint import answered, connects, journalled
 from volmgr.validate import boolean, optional, uuid
@@ -138,7 +138,7 @@ class VolumeManager(Administration, SchedulerDependentManager):
     @journalled
     def undelete_volume(self, context: RequestContext, volume_id: str) -> dict[str, Any]:
         """Bring a deleted volume back from the trash."""
-        return self.worker.submit(context, volumes.UndeleteVolume, {"volume_id": volume_id})
+        return self.worker.submit(context, undelete.UndeleteVolume, {"volume_id": volume_id})
 
     @journalled
     def extend_volume(

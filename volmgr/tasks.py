@@ -24,6 +24,7 @@ from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
 from volmgr.db.closing import Closing
 from volmgr.db.engine import Database
+from volmgr.db.faults import CommitUnknown, DatabaseBusy, DatabaseDown, DatabaseFull
 from volmgr.drivers.progress import reporting
 from volmgr.operations import registry
 from volmgr.operations.base import Operation, Rerun, Step
@@ -36,6 +37,9 @@ LOG = logging.getLogger(__name__)
 MAX_DEATHS = 5
 PROGRESS_INTERVAL = 1.0
 BACKOFF = (2, 5, 15, 60, 300)
+#: the journal did not take a note, so the run stops where it is. That is no failure of the operation, which goes on
+#: when the journal answers.
+INTERRUPTIONS = (exception.LeaseLost, CommitUnknown, DatabaseBusy, DatabaseDown, DatabaseFull)
 
 
 def _no_types(name_or_id: str) -> types.VolumeType:
@@ -177,8 +181,12 @@ class Task:
 
     def note(self, **values: Any) -> None:
         """Write where the operation is, with its data."""
-        with self.database.writer() as conn:
-            operations.note(conn, self.id, self.epoch, self.clock.now(), data=self.data, **values)
+
+        def write() -> None:
+            with self.database.writer() as conn:
+                operations.note(conn, self.id, self.epoch, self.clock.now(), data=self.data, **values)
+
+        self.database.retrying(write)
 
 
 class Runner:
@@ -261,7 +269,7 @@ class Runner:
                     flow.Link(step.name, _bind(progress.execute, i), _bind(progress.revert, i))
                     for i, step in enumerate(steps)
                 ])
-        except exception.LeaseLost:
+        except INTERRUPTIONS:
             raise
         except Exception as error:
             self._failed(operation, task, steps, progress, error)
@@ -299,7 +307,7 @@ class Runner:
             try:
                 step.undo()
                 self._killpoint(f"{operation.verb}/{step.name}/undone")
-            except exception.LeaseLost:
+            except INTERRUPTIONS:
                 raise
             except Exception as undo_error:
                 LOG.exception("Undoing %s of operation %s failed", step.name, task.id)
@@ -338,8 +346,6 @@ class Runner:
 
     def _close(self, task: Task, close: Callable[[], None]) -> None:
         """Commit an ending; when the connection is lost at COMMIT, the journal says whether it had committed."""
-        from volmgr.db.engine import CommitUnknown
-
         while True:
             try:
                 self.database.retrying(close)
@@ -393,7 +399,7 @@ class _Progress:
         self.pivoted = task.operation.pivoted
         self.error: exception.VolmgrError | None = None
         self.undo_error: BaseException | None = None
-        self.lost: exception.LeaseLost | None = None
+        self.lost: exception.VolmgrError | None = None
         self._undoing = False
 
     def execute(self, index: int) -> None:
@@ -401,7 +407,9 @@ class _Progress:
         step = self.steps[index]
         if index < self.begun:
             return
-        if not self.pivoted:
+        again = self.recovering and index == self.begun
+        if not self.pivoted and not (again and step.undo is None):
+            # What had begun and cannot be taken back is finished first; a cancellation waits for the next step.
             self.task.check()
         # When it began, for whoever asks later; it is written with the next thing that is written anyway.
         self.task.data.setdefault("times", {}).setdefault(step.name, records.moment(self.task.clock.now()))
@@ -410,12 +418,12 @@ class _Progress:
         point = f"{self.operation.verb}/{step.name}"
         self.runner._killpoint(f"{point}/before")
         try:
-            self.task.results[step.name] = self._do(step, again=self.recovering and index == self.begun)
+            self.task.results[step.name] = self._do(step, again=again)
             self.runner._killpoint(f"{point}/after")
             if step.pivot is not None:
                 self._pivot(step.pivot, index)
                 self.runner._killpoint(f"{point}/pivoted")
-        except exception.LeaseLost as lost:
+        except INTERRUPTIONS as lost:
             self.lost = lost
             raise
         except Exception as error:
@@ -466,7 +474,7 @@ class _Progress:
             self.runner._killpoint(f"{self.operation.verb}/{step.name}/undo")
             step.undo()
             self.runner._killpoint(f"{self.operation.verb}/{step.name}/undone")
-        except exception.LeaseLost as lost:
+        except INTERRUPTIONS as lost:
             self.lost = lost
         except Exception as error:
             LOG.exception("Undoing %s of operation %s failed", step.name, self.task.id)

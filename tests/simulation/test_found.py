@@ -49,6 +49,49 @@ FOUND: dict[str, Plan] = {
     "a volume that somebody may write to does not become read-only": Plan(
         (Request("update", "update_volume", V0 | {"readonly": True}),), stage="connected",
     ),
+    # The connection broke at the COMMIT by which a queued operation became the worker's: it was the worker's, and no
+    # thread ran it until the next start. Where it had not committed, the operation was refused for good.
+    "an operation whose beginning had an unknown outcome is run": Plan(
+        (Request("delete", "delete_volume", V0),), (Strike("db:committed", "lost", 3),), stage="volume", switch=0.0,
+    ),
+    "an operation whose beginning was not committed is run": Plan(
+        (Request("delete", "delete_volume", V0),), (Strike("db:commit", "lost", 3),), stage="volume", switch=0.0,
+    ),
+    "an operation that was taken over with an unknown outcome is run": Plan(
+        (Request("delete", "delete_volume", V0),),
+        (Strike("driver:trash_volume/before", "crash"), Strike("db:committed", "lost", 2)), stage="volume", switch=0.0,
+    ),
+    # A journal that did not take a note failed the operation, half done as it was.
+    "a database that is away fails no operation": Plan(
+        (Request("delete", "delete_volume", V0 | {"cascade": True, "force": True}),),
+        (Strike("db:committed", "lost", 2),), stage="snapshot", switch=0.0,
+    ),
+    # A wipe that failed was over: its object stayed in the trash for ever.
+    "a wipe that fails is tried again": Plan(
+        (Request("delete", "delete_volume", V0, wait=True),),
+        (Strike("driver:wipe/after", "fail", error="volmgr.no_space"),), stage="volume",
+    ),
+    # A cancelled deletion gave its volume back although the storage was in the trash already.
+    "a deletion that is cancelled after a crash brings the storage back": Plan(
+        (Request("delete", "delete_volume", V0), Request("cancel", "operation_cancel", {"operation_id": "$delete"})),
+        (
+            Strike("driver:trash_volume/after", "crash"),
+            Strike("driver:get_volume_stats/before", "delay", 2, seconds=9.0),
+        ),
+        stage="volume", switch=0.5,
+    ),
+    "a cascade that is cancelled brings the snapshots back": Plan(
+        (
+            Request("delete", "delete_volume", V0 | {"cascade": True, "force": True}),
+            Request("cancel", "operation_cancel", {"operation_id": "$delete"}, 1, late=(0.5, 1.0)),
+        ),
+        (Strike("driver:trash_snapshot/after", "delay", seconds=3.0),), stage="snapshot", switch=0.3,
+    ),
+    # An extension that failed after its effect left storage that is larger than its row: no snapshot could be taken.
+    "an extension that took effect has taken place": Plan(
+        (Request("extend", "extend_volume", V0 | {"new_size": 3}),),
+        (Strike("driver:extend_volume/after", "fail"),), stage="connected",
+    ),
 }
 
 

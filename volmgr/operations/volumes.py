@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Volumes: create, delete, undelete, extend, and the wiping of what was deleted."""
+"""Volumes: create, delete, extend, and the wiping of what was deleted."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
+import logging
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
-
 from volmgr import exception, types, validate
-from volmgr.db import attachments, exports, models, records
+from volmgr.db import attachments, exports, records
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
@@ -23,6 +22,8 @@ from volmgr.tasks import Backend, Task
 
 if TYPE_CHECKING:
     from volmgr.context import RequestContext
+
+LOG = logging.getLogger(__name__)
 
 _text = validate.optional(validate.name)
 
@@ -240,6 +241,9 @@ class DeleteVolume(Operation[DeleteArgs]):
         busy = isinstance(error, exception.Busy | exception.Cancelled)
         if task.operation.claims:
             tx.release("volume", self.a.volume_id, None if busy else "error_deleting")
+            for snapshot_id in task.data.get("snapshots") or ():
+                gone = is_discarded(task, "snapshot", snapshot_id)
+                tx.release("snapshot", snapshot_id, "error_deleting" if gone else "available")
 
 
 def unexport_step(task: Task, kind: str, resource_id: str) -> Step:
@@ -248,14 +252,26 @@ def unexport_step(task: Task, kind: str, resource_id: str) -> Step:
 
 
 def discard_step(task: Task, resource: types.Volume | types.Snapshot) -> Step:
-    """Return the step that takes an object's storage away: to the trash where the driver has one."""
+    """Return the step that takes an object's storage away: to the trash where the driver has one, and back from it."""
     kind = "volume" if isinstance(resource, types.Volume) else "snapshot"
-    verb = f"trash_{kind}" if task.driver.supports(f"trash_{kind}") else f"delete_{kind}"
+    trash, restore = f"trash_{kind}", f"restore_{kind}"
+    verb = trash if task.driver.supports(trash) else f"delete_{kind}"
 
     def discard() -> None:
         getattr(task.driver, verb)(resource)
 
-    return Step(f"discard-{resource.id}", discard)
+    def undo() -> None:
+        try:
+            getattr(task.driver, restore)(resource)
+        except exception.NotFound:
+            LOG.warning("The %s %s had no storage that could be brought back", kind, resource.id)
+
+    return Step(f"discard-{resource.id}", discard, undo if verb == trash and task.driver.supports(restore) else None)
+
+
+def is_discarded(task: Task, kind: str, resource_id: str) -> bool:
+    """Return whether a failed operation has taken an object's storage away and could not bring it back."""
+    return f"discard-{resource_id}" in task.results and not task.driver.supports(f"restore_{kind}")
 
 
 def bury(task: Task, tx: Closing, resource: types.Volume | types.Snapshot) -> None:
@@ -303,6 +319,8 @@ def wipe_row_on(host: str, kind: str, object_id: str, now: datetime.datetime, re
         "claimed": True,
         "claims": [],
         "epoch": 0,
+        # There is no way back from the first byte, and an end that is no success would leave the object for ever.
+        "pivoted": True,
         "context": {"is_admin": True},
         "args": {"kind": kind, "object_id": object_id},
         "not_before": now + datetime.timedelta(seconds=retention) if retention else None,
@@ -338,73 +356,6 @@ class WipeObject(Operation[WipeArgs]):
     def commit(self, task: Task, tx: Closing) -> Any:
         tx.forget_object(self.a.object_id)
         return {"object_id": self.a.object_id}
-
-
-@dataclass(frozen=True)
-class UndeleteArgs(Args):
-    """Arguments of undelete_volume."""
-
-    volume_id: str = arg(validate.uuid)
-
-
-@register
-class UndeleteVolume(Operation[UndeleteArgs]):
-    """Bring a deleted volume back while its object is still in the trash."""
-
-    verb = "undelete_volume"
-    args = UndeleteArgs
-    needs = ("restore_volume",)
-
-    @property
-    def resource_id(self) -> str:
-        return self.a.volume_id
-
-    def admit(self, tx: Admitting) -> None:
-        table = models.objects
-        query = (
-            sa.select(table)
-            .where(table.c.resource_id == self.a.volume_id, table.c.kind == "volume", table.c.role == "trash")
-            .order_by(table.c.trashed_at.desc())
-        )
-        found = next((row for row in tx.conn.execute(query) if row.former), None)
-        if found is None:
-            raise exception.VolumeNotFound(
-                f"The volume {self.a.volume_id} is not in the trash",
-                hint="Only within trash_retention seconds of its deletion can a volume be brought back",
-                id=self.a.volume_id,
-            )
-        self._stop_wiping(tx, found.id)
-        former = dict(found.former)
-        for key in ("created_at", "updated_at", "launched_at"):
-            former[key] = datetime.datetime.fromisoformat(former[key]).replace(tzinfo=None) if former[key] else None
-        former |= {"status": "creating", "operation_id": tx.operation_id}
-        tx.conn.execute(sa.insert(models.volumes), former)
-        tx.held.append({"resource": "volume", "id": self.a.volume_id, "exclusive": True})
-        tx.data["object"] = found.id
-        tx.charge(former["project_id"], former["volume_type_id"], volumes=1, gigabytes=former["size"])
-
-    def _stop_wiping(self, tx: Admitting, object_id: str) -> None:
-        table = models.operations
-        wiping = (table.c.resource_id == object_id) & (table.c.verb == WipeObject.verb)
-        if not tx.conn.execute(sa.delete(table).where(wiping, table.c.state == "queued")).rowcount:
-            raise exception.Conflict(
-                f"The volume {self.a.volume_id} is being wiped", resource="volume", id=self.a.volume_id
-            )
-
-    def steps(self, task: Task) -> Sequence[Step]:
-        volume = task.volume(self.a.volume_id)
-        return (
-            Step("restore", lambda: task.driver.restore_volume(volume), lambda: task.driver.trash_volume(volume)),
-        )
-
-    def commit(self, task: Task, tx: Closing) -> Any:
-        tx.release("volume", self.a.volume_id, "available")
-        tx.set_role(task.data["object"], "current")
-        return {"volume_id": self.a.volume_id}
-
-    def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
-        volume = task.volume(self.a.volume_id)
-        bury(task, tx, volume)
 
 
 @dataclass(frozen=True)
@@ -454,7 +405,26 @@ class ExtendVolume(Operation[ExtendArgs]):
 
     def steps(self, task: Task) -> Sequence[Step]:
         volume = task.volume(self.a.volume_id)
-        return (Step("extend", lambda: task.driver.extend_volume(volume, self.a.new_size)),)
+
+        def extend() -> None:
+            try:
+                task.driver.extend_volume(volume, self.a.new_size)
+            except exception.VolmgrError as error:
+                # A volume cannot be made smaller again, so one that has grown all the same has grown.
+                if not self._has_grown(task, volume):
+                    raise
+                LOG.warning("The volume %s was extended, although the driver said: %s", volume.id, error)
+
+        return (Step("extend", extend),)
+
+    def _has_grown(self, task: Task, volume: types.Volume) -> bool:
+        if not task.driver.supports("recognise"):
+            return False
+        try:
+            task.driver.recognise("extend_volume", dataclasses.replace(volume, size=self.a.new_size))
+        except exception.VolmgrError:
+            return False
+        return True
 
     def commit(self, task: Task, tx: Closing) -> Any:
         volume = task.volume(self.a.volume_id)

@@ -12,7 +12,7 @@ import pytest
 
 from volmgr import exception
 from volmgr.db import models
-from volmgr.operations import snapshots, volumes
+from volmgr.operations import snapshots, undelete, volumes
 from volmgr.testing.rig import Rig
 
 
@@ -260,7 +260,7 @@ def test_a_volume_comes_back_from_the_trash(tmp_path: Path) -> None:
     rig.driver.write_bytes(record(rig, volume_id), 0, b"kept")
     rig.do(volumes.DeleteVolume, volume_id=volume_id)
     assert rig.rows(models.volumes) == []
-    operation = rig.do(volumes.UndeleteVolume, volume_id=volume_id)
+    operation = rig.do(undelete.UndeleteVolume, volume_id=volume_id)
     assert operation is not None and operation.state == "done", operation
     assert volume(rig, volume_id)["status"] == "available"
     assert rig.driver.read_bytes(record(rig, volume_id), 0, 4) == b"kept"

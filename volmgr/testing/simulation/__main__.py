@@ -60,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             plans = explore.systematic(bench, every=arguments.every, offset=arguments.first)
         else:
             plans = explore.seeds(arguments.first, arguments.seeds)
-        began = time.monotonic()
+        began = time.process_time()
         report = explore.explore(bench, plans, seconds=arguments.minutes * 60, stop_at=arguments.stop_at)
-        _tell(bench, report, time.monotonic() - began, shrink=arguments.shrink)
+        _tell(bench, report, time.process_time() - began, shrink=arguments.shrink)
         return 1 if report.failures else 0
     finally:
         bench.close()
@@ -81,13 +81,13 @@ def _one(bench: Bench, plan: Plan, arguments: argparse.Namespace) -> int:
     return 1 if outcome.violations else 0
 
 
-def _tell(bench: Bench, report: Report, seconds: float, *, shrink: bool) -> None:
+def _tell(bench: Bench, report: Report, processor_seconds: float, *, shrink: bool) -> None:
     from volmgr.testing.simulation import explore
 
-    rate = report.schedules / seconds * 60 if seconds else 0.0
+    rate = report.schedules / processor_seconds * 60 if processor_seconds else 0.0
     print(
-        f"{report.schedules} schedules ({rate:.0f} a minute), {report.steps} steps, {report.lives} lives, "
-        f"{len(report.places)} kinds of yield points; {len(report.failures)} wrong"
+        f"{report.schedules} schedules ({rate:.0f} in a minute of processor time), {report.steps} steps, "
+        f"{report.lives} lives, {len(report.places)} kinds of yield points; {len(report.failures)} wrong"
     )
     for plan, found in report.failures:
         small = explore.shrink(bench, plan) if shrink else plan

@@ -29,6 +29,7 @@ _CONFIG = """[DEFAULT]
 state_path = {folder}/state
 host = node
 enabled_backends = b
+reconcile_interval = 20
 [b]
 volume_driver = sim
 target_helper = fake
@@ -39,6 +40,7 @@ _NOTED = {
     "operations": "state",
     "volumes": "status",
     "snapshots": "status",
+    "findings": "kind",
 }
 HISTORY = "CREATE TABLE sim_history (seq INTEGER PRIMARY KEY, noun TEXT, id TEXT, old TEXT, new TEXT, operation TEXT)"
 
@@ -46,10 +48,10 @@ HISTORY = "CREATE TABLE sim_history (seq INTEGER PRIMARY KEY, noun TEXT, id TEXT
 def _triggers() -> list[str]:
     made = []
     for table, column in _NOTED.items():
-        holder = "id" if table == "operations" else "operation_id"
+        holder = {"operations": "id", "findings": "resource_id"}.get(table, "operation_id")
         insert = "INSERT INTO sim_history (noun, id, old, new, operation) VALUES"
         changed = f"OLD.{column} <> NEW.{column}"
-        held = "" if table == "operations" else " OR OLD.operation_id IS NOT NEW.operation_id"
+        held = "" if holder != "operation_id" else " OR OLD.operation_id IS NOT NEW.operation_id"
         made += [
             f"CREATE TRIGGER sim_{table}_i AFTER INSERT ON {table} BEGIN "
             f"{insert} ('{table}', NEW.id, NULL, NEW.{column}, NEW.{holder}); END",

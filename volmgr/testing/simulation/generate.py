@@ -18,11 +18,17 @@ STAGE_NAMES = (
 LATE: tuple[tuple[float, ...], ...] = ((0.0,), (0.0, 0.0), (0.3,), (2.0,), (20.0,), (90.0,))
 BACKEND_ERRORS = ("volmgr.backend_down", "volmgr.no_space", "volmgr.busy.volume", "volmgr.timeout", "volmgr.not_found")
 DATABASE_ERRORS = ("volmgr.busy.database", "volmgr.backend_down.database")
-_DRIVER_VERBS = (
-    "create_volume", "create_cloned_volume", "create_volume_from_snapshot", "create_snapshot", "delete_volume",
-    "delete_snapshot", "extend_volume", "trash_volume", "trash_snapshot", "restore_volume", "wipe",
-)
-_DRIVER_PLACES = tuple(f"driver:{verb}/{when}" for verb in _DRIVER_VERBS for when in ("before", "building", "after"))
+#: what the verbs of clients ask of the driver.
+_DRIVER_VERBS: dict[str, tuple[str, ...]] = {
+    "create_volume": ("create_volume", "create_cloned_volume", "create_volume_from_snapshot", "delete_volume"),
+    "delete_volume": ("trash_volume", "trash_snapshot", "restore_volume", "restore_snapshot", "unmanage", "wipe"),
+    "undelete_volume": ("restore_volume", "trash_volume", "wipe"),
+    "extend_volume": ("extend_volume", "recognise"),
+    "create_snapshot": ("create_snapshot", "delete_snapshot"),
+    "delete_snapshot": ("trash_snapshot", "restore_snapshot", "wipe"),
+    "revert_to_snapshot": ("create_volume_from_snapshot", "trash_volume", "delete_volume", "wipe"),
+}
+_WHEN = ("before", "building", "after")
 _TARGET_PLACES = ("target:sync/before", "target:sync/after")
 
 #: what clients ask of the stages' resources: (name, verb, arguments), each once in every pair.
@@ -80,16 +86,21 @@ def _request(rng: random.Random, number: int, client: int, journalled: list[str]
     return Request(name, verb, arguments, client, wait=rng.random() < 0.4, late=late)
 
 
-def _strike(rng: random.Random) -> Strike:
+def _driver_place(rng: random.Random, requests: list[Request]) -> str:
+    verbs = [verb for request in requests for verb in _DRIVER_VERBS.get(request.verb, ())]
+    return f"driver:{rng.choice(verbs or ['wipe'])}/{rng.choice(_WHEN)}"
+
+
+def _strike(rng: random.Random, requests: list[Request]) -> Strike:
     kind = rng.random()
     nth = rng.choice((1, 1, 1, 2, 3))
     if kind < 0.45:
-        return Strike(rng.choice(_DRIVER_PLACES), "fail", nth, rng.choice(BACKEND_ERRORS))
+        return Strike(_driver_place(rng, requests), "fail", nth, rng.choice(BACKEND_ERRORS))
     if kind < 0.6:
         return Strike(rng.choice(_TARGET_PLACES), "fail", nth)
     if kind < 0.7:
-        place = rng.choice((*_DRIVER_PLACES, *_TARGET_PLACES))
-        return Strike(place, "delay", nth, seconds=rng.choice((1.0, 10.0, 65.0, 200.0)))
+        place = rng.choice((_driver_place(rng, requests), *_TARGET_PLACES))
+        return Strike(place, "delay", nth, seconds=rng.choice((1.0, 10.0, 65.0)))
     nth = rng.randint(1, 25)
     if kind < 0.85:
         return Strike(rng.choice(("db:write", "db:write", "db:read")), "fail", nth, rng.choice(DATABASE_ERRORS))
@@ -106,7 +117,7 @@ def random_plan(seed: int) -> Plan:
         requests.append(_request(rng, number, rng.randrange(clients), journalled))
     strikes = [Strike("step", "crash", rng.randint(1, 140)) for _ in range(rng.choice((0, 0, 1, 1, 1, 2, 3)))]
     if rng.random() < 0.45:
-        strikes += [_strike(rng) for _ in range(rng.choice((1, 1, 2)))]
+        strikes += [_strike(rng, requests) for _ in range(rng.choice((1, 1, 2)))]
     return Plan(
         tuple(requests),
         tuple(strikes),
@@ -115,8 +126,9 @@ def random_plan(seed: int) -> Plan:
         switch=rng.choice((0.0, 0.05, 0.2, 0.5, 0.9)),
         drift=rng.choice((0.0, 0.0, 0.0, 0.01, 0.05)),
         reboot=rng.random() < 0.3,
-        retention=rng.choice((0, 0, 0, 30)),
+        retention=rng.choice((0, 0, 0, 6)),
         steer=rng.choice(("retry", "retry", "abandon")),
+        audits=rng.random() < 0.3,
     )
 
 
@@ -132,7 +144,7 @@ def pairs(stages: tuple[str, ...] = ("deleted", "exported", "attached")) -> Iter
                     Request(f"1-{first}", verb, arguments, 0, late=(0.0,)),
                     Request(f"2-{second}", other, others, 1, late=(0.0,)),
                 )
-                yield Plan(requests, stage=stage, retention=30 if stage == "deleted" else 0)
+                yield Plan(requests, stage=stage, retention=6 if stage == "deleted" else 0)
 
 
 def crashes(plan: Plan, places: list[str], every: int = 1, offset: int = 0) -> Iterator[Plan]:

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is asked of a world that has come to rest: is it whole, is every outcome legal, does a start change nothing,
-does a repeat change nothing, and is nothing left once everything is deleted.
-
-Whoever adds a task that compares and repairs (an audit) lets it run here before the target is compared with SQL.
+does a repeat change nothing, does an audit find nothing, and is nothing left once everything is deleted.
 """
 
 from __future__ import annotations
@@ -54,6 +52,8 @@ def judge(world: World) -> None:
     _same(world, "a start", before)
     # The rows and the storage are what they were, so only the target need be looked at again.
     world.found += [f"after a start: {text}" for text in _served(world)]
+    if world.plan.audits:
+        world.found += _audited(world, orphans=abandoned)
     before = dump(world)
     _repeat(world)
     _same(world, "repeating every request", before)
@@ -114,6 +114,13 @@ def _served(world: World) -> list[str]:
     return [*found, *(f"the target has {name}, which SQL does not" for name in there)]
 
 
+def _audited(world: World, *, orphans: bool) -> list[str]:
+    """Return what an audit finds that has no reason to: what was abandoned may have left something."""
+    assert world.worker is not None
+    found = [] if orphans else world.worker.auditor.run().findings
+    return [f"the audit finds {item.kind.label} of {item.resource} {item.resource_id}: {item.reason}" for item in found]
+
+
 def _steer(world: World) -> bool:
     """Do what an operator does about operations that are parked for him; returns whether any was abandoned."""
     abandoned = False
@@ -141,6 +148,8 @@ def _legal(world: World) -> None:
     born = {row_id for noun, row_id, old, _new, _operation in history if noun == "operations" and old is None}
     mine = {row_id: row for row_id, row in rows.items() if row_id in born}
     world.found += model.check(history, mine)
+    if not world.plan.strikes:
+        world.found += model.false_findings(history)
     for name, answers in world.answers.items():
         ids = {answer.operation_id for answer in answers if answer.operation_id}
         if len(ids) > 1:

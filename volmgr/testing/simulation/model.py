@@ -63,6 +63,8 @@ def check(history: Iterable[Change], operations: dict[str, Any]) -> list[str]:
     effects: dict[str, Effects] = {}
     holders: dict[tuple[str, str], str | None] = {}
     for noun, row_id, old, new, operation in history:
+        if noun == "findings":
+            continue
         if noun == "operations":
             if new not in FOLLOWING[old] and not (new is None and old == "queued"):
                 found.append(f"operation {row_id} went from {old} to {new}")
@@ -82,6 +84,15 @@ def check(history: Iterable[Change], operations: dict[str, Any]) -> list[str]:
         if mine.inserted or mine.deleted:
             found.append(f"{operation_id}, which is in no row, made {mine.inserted} and removed {mine.deleted}")
     return found
+
+
+def false_findings(history: Iterable[Change]) -> list[str]:
+    """Return what an audit found in a schedule in which nothing went wrong."""
+    return [
+        f"an audit found {new} of {resource}, and nothing was wrong"
+        for noun, _row_id, old, new, resource in history
+        if noun == "findings" and old is None
+    ]
 
 
 _CREATES = ("create_volume", "create_snapshot", "undelete_volume")

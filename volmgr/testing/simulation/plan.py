@@ -66,6 +66,7 @@ class Plan:
     :param switch: the probability that another thread goes on at a yield point.
     :param drift: the probability that a thread is slow there, seconds to minutes.
     :param reboot: whether a crash takes the target's exports with it. :param retention: see ``trash_retention``.
+    :param audits: whether the worker compares both sides in the background, at its start and now and then.
     :param steer: what an operator does with operations that are parked for him, ``retry`` or ``abandon``.
     """
 
@@ -78,6 +79,7 @@ class Plan:
     reboot: bool = False
     retention: int = 0
     steer: str = "retry"
+    audits: bool = False
 
     def to_json(self) -> str:
         """Return the plan as one line of JSON."""

@@ -16,7 +16,7 @@ from unittest import mock
 
 
 @contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded(seed: str) -> Iterator[None]:
     """Draw everything from ``seed`` inside the ``with``."""
     source = random.Random(seed)
 

@@ -82,6 +82,12 @@ class Lock:
         """Let the next one have it."""
         self._owner = None
 
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_error: object) -> None:
+        self.release()
+
     def _is_free(self) -> bool:
         return self._owner is None or self._owner.life.over
 

@@ -47,7 +47,7 @@ def begin(bench: Bench, stage: str) -> Beginning:
 def make(bench: Bench, plan: Plan) -> Beginning:
     """Run a plan in which nothing goes wrong, and return what it leaves."""
     world = World(bench, plan, start=0.0)
-    with seeded(0):
+    with seeded("stage"):
         bench.database.attend(world.scheduler)
         try:
             world.play()

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from volmgr.crypto import Cipher
 from volmgr.db.admission import Settings
 from volmgr.drivers.sim import Faults, SimDriver
 from volmgr.exports import KeyedLocks
 from volmgr.manager import VolumeManager
+from volmgr.reconcile.world import Process
 from volmgr.service import Worker
 from volmgr.targets.fake import FakeTarget
 from volmgr.testing.simulation.database import SimDatabase
@@ -63,6 +64,7 @@ class SimWorker(Worker):
 
     :param life: the threads of it. :param scheduler: who lets them take turns.
     :param retention: seconds that what was deleted can be brought back.
+    :param audits: whether it compares SQL, storage and target in the background.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class SimWorker(Worker):
         cipher: Cipher,
         driver: SimDriver,
         retention: int = 0,
+        audits: bool = False,
     ) -> None:
         super().__init__(
             conf,
@@ -90,6 +93,7 @@ class SimWorker(Worker):
         self.database = database
         self.cipher = cipher
         self._retention = retention
+        self._audits = audits
 
     def _settings(self) -> Settings:
         return dataclasses.replace(super()._settings(), trash_retention=self._retention)
@@ -102,6 +106,7 @@ class SimWorker(Worker):
     def assemble(self) -> None:
         super().assemble()
         self.exports.locks = KeyedLocks(lambda: Lock(self.scheduler))
+        self.auditor._one = cast(Any, Lock(self.scheduler))
 
     def begin(self) -> None:
         """Start as the daemon does, without an RPC server; requests are served at once."""
@@ -109,6 +114,14 @@ class SimWorker(Worker):
         self.init_host()
         self.manager = VolumeManager(worker=self)
         self._spawn(self.init_host_with_rpc, "recovery")
+
+    def _reconcile(self) -> None:
+        if self._audits and (thread := self.scheduler.current) is not None:
+            thread.background = True
+            super()._reconcile()
+
+    def _left_over(self) -> list[Process]:
+        return []
 
     def _spawn(self, work: Callable[[], None], name: str) -> None:
         self.scheduler.spawn(self.life, f"{self.life.name}/{name}", work, background=name in BACKGROUND)

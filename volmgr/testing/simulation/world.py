@@ -161,6 +161,7 @@ class World:
             cipher=self.bench.cipher,
             driver=driver,
             retention=self.plan.retention,
+            audits=self.plan.audits,
         )
         worker.begin()
         self.worker = worker
@@ -272,7 +273,7 @@ class World:
         logger = logging.getLogger("volmgr")
         logger.addHandler(errors)
         try:
-            with seeded(self.plan.order):
+            with seeded(f"schedule {self.plan.order}"):
                 self.bench.database.attend(self.scheduler)
                 try:
                     self.play()
