@@ -51,6 +51,8 @@ class BaseVD(Interface, interface=True):
     storage_protocol: ClassVar[str | None] = None
     #: whether a clone or a volume from a snapshot takes no time that grows with its size.
     instant_clone: bool = False
+    #: whether ``revert_to_snapshot`` changes the volume itself; once begun it can only be brought to its end.
+    reverts_in_place: bool = False
 
     def __init__(
         self,
