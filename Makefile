@@ -5,10 +5,10 @@ TEST := $(PYTHON) tools/test.py
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check functional lab simulate bench docs genconfig genstates clean
+.PHONY: help install demo test check functional lab lab-full simulate bench docs genconfig genstates clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: ## Debian packages that are missing and the virtual environment .venv
 	@tools/install.sh
@@ -27,6 +27,10 @@ functional: install ## the daemon as a process, on every transport and database
 
 lab: install ## the tests that need a kernel of their own, in a User Mode Linux guest
 	@$(TEST) --tier lab-harness --tier lab $(ARGS)
+
+lab-full: install ## the whole driver conformance suite over LVM, thick, thin and mirrored, on LIO and tgt; an hour
+	@$(PYTHON) -m volmgr.testing.lab --memory 2048 --timeout 7200 -- \
+		tests/lab/inside/test_lvm_driver.py tests/lab/inside/test_lvm_exports.py -q $(ARGS)
 
 simulate: install ## seeded schedules of the worker with crashes and faults, at length (ARGS="--minutes 60 --systematic")
 	@VOLMGR_CONCURRENCY=threading $(PYTHON) -m volmgr.testing.simulation --shrink $(ARGS)

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from volmgr import concurrency
@@ -19,6 +20,10 @@ from volmgr import concurrency
 concurrency.setup()
 
 from volmgr.connector import module_state  # noqa: E402  (after the choice)
+
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("volmgr", deadline=None)
+hypothesis.settings.load_profile("volmgr")
 
 TIERS = ("unit", "conformance", "functional", "lab", "simulation", "chaos")
 _SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ends the process at a named step boundary, for the tests that prove that nothing is lost by it.
 
-A point's name is ``verb/step/when``; ``-`` stands for the operation as a whole. Production does not pay for it: without
-one of the environment variables there is no hook at all.
+A point's name is ``verb/step/when``; ``-`` stands for the operation as a whole. The boundaries of operations are the
+runner's; a driver names moments inside its verbs with :func:`reach`. Production does not pay for it: without one of the
+environment variables there is no hook at all.
 """
 
 from __future__ import annotations
@@ -68,3 +69,12 @@ def from_environment() -> Callable[[str], None] | None:
         os.environ.get(name) for name in (ENVIRONMENT, FILE_ENVIRONMENT, RECORD_ENVIRONMENT)
     )
     return _Hook(text or "", path, record) if text or path or record else None
+
+
+_hook = from_environment()
+
+
+def reach(name: str) -> None:
+    """End the process if the environment asks for this moment."""
+    if _hook is not None:
+        _hook(name)

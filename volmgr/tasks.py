@@ -89,6 +89,7 @@ class Task:
         self._known = dict(known or {})
         self._written = clock.monotonic()
         self._progress: float | None = operation.progress
+        self.pivoted = operation.pivoted
 
     @property
     def id(self) -> str:
@@ -143,11 +144,11 @@ class Task:
         return found  # type: ignore[no-any-return]
 
     def check(self) -> None:
-        """Return unless the operation is to stop.
+        """Return unless the operation is to stop; past its pivot it never is.
 
         :raises Cancelled: somebody asked for it.
         """
-        if self.active.cancel.is_set():
+        if self.active.cancel.is_set() and not self.pivoted:
             raise exception.Cancelled(hint=f"volmgr operation show {self.id}")
 
     def progress(self, fraction: float) -> None:
@@ -166,8 +167,12 @@ class Task:
         :raises Cancelled: the operation is to stop. :raises LeaseLost: it is not this worker's any more.
         """
         self.check()
-        self.data.setdefault("checkpoint", {}).update(data)
+        self.keep(**data)
         self._write()
+
+    def keep(self, **data: Any) -> None:
+        """Keep JSON values with the next write of the progress, which is at most a few seconds away."""
+        self.data.setdefault("checkpoint", {}).update(data)
 
     @property
     def checkpoints(self) -> dict[str, Any]:
@@ -287,6 +292,8 @@ class Runner:
             self._park(task, "backend" if known.retryable else "operator", known, forward=True)
         elif operation.persistent and not isinstance(known, exception.Cancelled):
             self._park(task, "backend", known, forward=True)
+        elif progress.patient and not isinstance(known, exception.Cancelled):
+            self._park(task, "backend" if known.retryable else "operator", known, forward=True)
         elif len(steps) <= 1:
             self._undo(operation, task, steps, known)
         elif progress.undo_error is not None:
@@ -396,11 +403,16 @@ class _Progress:
         self.steps = steps
         self.begun = begun
         self.recovering = recovering
-        self.pivoted = task.operation.pivoted
         self.error: exception.VolmgrError | None = None
         self.undo_error: BaseException | None = None
         self.lost: exception.VolmgrError | None = None
+        #: whether the step that failed is tried again until it is done.
+        self.patient = False
         self._undoing = False
+
+    @property
+    def pivoted(self) -> bool:
+        return self.task.pivoted
 
     def execute(self, index: int) -> None:
         """Do a step, unless an earlier run has."""
@@ -428,6 +440,7 @@ class _Progress:
             raise
         except Exception as error:
             self.error = _ours(error, self.operation.verb, self.task.id)
+            self.patient = step.patient
             raise
 
     def _do(self, step: Step, *, again: bool) -> Any:
@@ -439,7 +452,7 @@ class _Progress:
             except exception.NotFound:
                 LOG.info("Step %s of operation %s was not done; it is done again", step.name, self.task.id)
         # Copies deep inside a driver tell how far they are, and stop when the operation is cancelled.
-        with reporting(self.task.progress):
+        with reporting(self.task.progress, self.task):
             return step.do()
 
     def _note_begin(self, step: Step) -> None:
@@ -459,7 +472,7 @@ class _Progress:
                 )
 
         task.database.retrying(commit)
-        self.pivoted = True
+        task.pivoted = True
 
     def revert(self, index: int) -> None:
         """Take a step back; an undoing that fails is kept, so that the operation is parked with both causes."""

@@ -83,6 +83,21 @@ LVM_OPTIONS: list[cfg.Opt] = [
         max=100,
         help="Percentage of a thin pool's metadata above which nothing is created.",
     ),
+    cfg.IntOpt(
+        "lvm_pool_warning_margin",
+        default=10,
+        min=0,
+        max=100,
+        help="Percentage points below each threshold of a thin pool from which there is a warning, and growth.",
+    ),
+    cfg.IntOpt(
+        "lvm_pool_autoextend_percent",
+        default=0,
+        min=0,
+        max=100,
+        help="Percentage by which a nearly full thin pool, or its metadata, grows from the group's free space; 0 for "
+        "never.",
+    ),
 ]
 
 STORPOOL_OPTIONS: list[cfg.Opt] = [

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from oslo_config import cfg
 
 from volmgr import exception
-from volmgr.drivers.interfaces import Interface, SnapshotVD, general_solution, marked_default
+from volmgr.drivers import imaging
+from volmgr.drivers import progress as reports
+from volmgr.drivers.interfaces import Interface, LocalVD, SnapshotVD, general_solution, marked_default
 from volmgr.drivers.options import Configuration
 from volmgr.types import ModelUpdate, Snapshot, Volume, VolumeType
 
@@ -53,6 +55,8 @@ class BaseVD(Interface, interface=True):
     instant_clone: bool = False
     #: whether initiators reach the storage through a target; a driver without one answers connections itself.
     needs_target: ClassVar[bool] = True
+    #: whether ``revert_to_snapshot`` changes the volume itself; once begun it can only be brought to its end.
+    reverts_in_place: bool = False
 
     def __init__(
         self,
@@ -260,17 +264,29 @@ class BaseVD(Interface, interface=True):
 
     # --- images and backups -------------------------------------------------------------------------------------
 
-    @marked_default
+    @general_solution("local_path")
     def copy_image_to_volume(self, context: Any, volume: Volume, image_service: Any, image_id: str) -> None:
-        """Fetch the image and write it to ``volume``."""
-        raise exception.Unsupported(verb="copy_image_to_volume")
+        """Fetch the image and write it to ``volume``, which is new and reads as zeros.
 
-    @marked_default
+        The general solution writes a raw image through ``local_path``.
+
+        :raises Unsupported: the image is not a raw one. :raises Invalid: it is larger than the volume.
+        """
+        path = cast(LocalVD, self).local_path(volume)
+        imaging.fetch(context, image_service, image_id, path, volume.size_bytes, reports.report)
+
+    @general_solution("local_path")
     def copy_volume_to_image(
         self, context: Any, volume: Volume, image_service: Any, image_meta: Mapping[str, Any]
     ) -> None:
-        """Upload the bytes of ``volume`` as an image."""
-        raise exception.Unsupported(verb="copy_volume_to_image")
+        """Upload the bytes of ``volume`` as an image.
+
+        The general solution reads through ``local_path`` and makes a raw image.
+
+        :raises Unsupported: another format is wanted.
+        """
+        path = cast(LocalVD, self).local_path(volume)
+        imaging.upload(context, image_service, image_meta, path, volume.size_bytes, reports.report)
 
     @marked_default
     def clone_image(

@@ -21,10 +21,12 @@ from volmgr import exception
 from volmgr.concurrency import offload
 from volmgr.types import MiB
 
-BLKZEROOUT = 0x127F
+BLKDISCARD, BLKZEROOUT = 0x1277, 0x127F
 FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 0x01, 0x02
 #: Bytes between two reports, where the storage makes zeros by itself, and where bytes are moved.
 UNMAP_CHUNK, ZERO_CHUNK, COPY_CHUNK = 1024 * MiB, 256 * MiB, 4 * MiB
+#: Seconds between two places that are kept.
+KEEP_INTERVAL = 2.0
 _CANNOT = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.ENODEV}
 _ZEROS = bytes(COPY_CHUNK)
 
@@ -82,39 +84,66 @@ def size_of(fd: int) -> int:
     return os.lseek(fd, 0, os.SEEK_END)
 
 
-def unmap(path: str, progress: Progress) -> bool:
-    """Make a whole device read as zeros at once, if its storage can do that without writing them.
+def unmap(path: str, progress: Progress, start: int = 0, end: int | None = None) -> bool:
+    """Make a device read as zeros at once from ``start`` to ``end``, if its storage can do that without writing them.
 
     :returns: False if it cannot; then nothing is promised of its bytes.
     """
     with opened(path, write=True) as fd:
-        size = size_of(fd)
-        for start in range(0, size, UNMAP_CHUNK):
-            if not offload(_punch, fd, start, min(UNMAP_CHUNK, size - start)):
+        end = size_of(fd) if end is None else min(end, size_of(fd))
+        for position in range(start, end, UNMAP_CHUNK):
+            if not offload(_punch, fd, position, min(UNMAP_CHUNK, end - position)):
                 return False
-            progress(min(1.0, (start + UNMAP_CHUNK) / size))
+            progress(min(1.0, (position + UNMAP_CHUNK - start) / (end - start)))
         offload(os.fsync, fd)
     return True
 
 
-def zero(path: str, progress: Progress, *, start: int = 0, end: int | None = None, pace: Pace | None = None) -> None:
+def discard(path: str, progress: Progress) -> bool:
+    """Tell the storage that nobody needs a device's bytes any more; what it reads as afterwards is not promised.
+
+    :returns: False if it has no use for that.
+    """
+    with opened(path, write=True) as fd:
+        size = size_of(fd)
+        for start in range(0, size, UNMAP_CHUNK):
+            if not offload(_ioctl_range, fd, BLKDISCARD, start, min(UNMAP_CHUNK, size - start)):
+                return False
+            progress(min(1.0, (start + UNMAP_CHUNK) / size))
+    return True
+
+
+def zero(
+    path: str,
+    progress: Progress,
+    *,
+    start: int = 0,
+    end: int | None = None,
+    pace: Pace | None = None,
+    keep: Callable[[int], None] | None = None,
+) -> None:
     """Make a device read as zeros from ``start`` to ``end`` (bytes; all of it without).
 
     :param progress: called with the fraction that is done after each chunk; what it raises stops the work.
+    :param keep: called every few seconds with the place up to which the zeros would survive a loss of power.
     """
-    if start == 0 and end is None and unmap(path, progress):
+    if unmap(path, progress, start, end):
         return
     pace = pace or Pace(0)
     with opened(path, write=True) as fd:
         end = min(size_of(fd), end) if end is not None else size_of(fd)
-        position = start
+        position, safe = start, time.monotonic()
         while position < end:
             length = min(pace.chunk(ZERO_CHUNK), end - position)
-            if not offload(_kernel_zeros, fd, position, length):
+            if not offload(_ioctl_range, fd, BLKZEROOUT, position, length):
                 length = min(COPY_CHUNK, length)
                 offload(_write_zeros, fd, position, length)
             position += length
-            progress((position - start) / (end - start))
+            if keep is not None and time.monotonic() - safe >= KEEP_INTERVAL:
+                offload(os.fsync, fd)
+                keep(position)
+                safe = time.monotonic()
+            progress(position / end if keep is not None else (position - start) / (end - start))
             pace.spend(length)
         offload(os.fsync, fd)
 
@@ -160,9 +189,9 @@ def _write_all(fd: int, view: memoryview, position: int) -> None:
             written += os.pwritev(fd, [rest], position + written)
 
 
-def _kernel_zeros(fd: int, start: int, length: int) -> bool:
+def _ioctl_range(fd: int, request: int, start: int, length: int) -> bool:
     try:
-        fcntl.ioctl(fd, BLKZEROOUT, struct.pack("=QQ", start, length))
+        fcntl.ioctl(fd, request, struct.pack("=QQ", start, length))
     except OSError as error:
         if error.errno in _CANNOT:
             return False

@@ -6,7 +6,6 @@ It knows no target, and of the verbs only what they share.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from typing import Any
@@ -16,12 +15,14 @@ from oslo_config import cfg
 from volmgr import exception, names
 from volmgr.conf import volume as options
 from volmgr.drivers import lvm_copy
+from volmgr.drivers import progress as reports
 from volmgr.drivers.driver import VolumeDriver
 from volmgr.drivers.exporting import TargetVD
+from volmgr.drivers.lvm_pool import ThinPool
 from volmgr.tools import lvm_dm
 from volmgr.tools import lvm_errors as lvm
 from volmgr.tools.lvm import VolumeGroup
-from volmgr.tools.lvm_report import Health, LogicalVolume, LvKind, LvState, Report
+from volmgr.tools.lvm_report import LogicalVolume, Report
 from volmgr.types import MiB, Snapshot, Volume
 
 LOG = logging.getLogger(__name__)
@@ -30,8 +31,8 @@ LOG = logging.getLogger(__name__)
 CLEAN_TAG = f"{names.LV_TAG_PREFIX}clean"
 #: Tag of a deleted volume whose bytes are not whole any more.
 WIPING_TAG = f"{names.LV_TAG_PREFIX}wiping"
-#: Part of the group's free space that a thin pool takes when it is made; the rest is for its metadata and repairs.
-POOL_PERCENT = 95
+#: Under what name it is kept how far a wipe is.
+_WIPED = "wiped"
 _OWN = {"volume_clear", "volume_clear_size", "volume_copy_bps_limit"}
 
 
@@ -55,10 +56,16 @@ class LVMSetup(TargetVD, VolumeDriver, abstract=True):
             lock_fd=lock_fd,
         )
         self.pool = f"{self.vg.name}-pool"
-        self.thin = configuration.lvm_type == "thin"
-        self.instant_clone = self.thin
+        self._thin_pool = ThinPool(self.vg, self.pool, configuration)
+        self.mirrors = int(configuration.lvm_mirrors)
+        self._choose(configuration.lvm_type == "thin")
         self._clean = False
         self._stats: dict[str, Any] = {}
+
+    def _choose(self, thin: bool) -> None:
+        self.thin = thin
+        # A thin volume is reverted by a clone that takes its place; a thick one would have to be copied for that.
+        self.instant_clone, self.reverts_in_place = thin, not thin
 
     @classmethod
     def get_driver_options(cls) -> list[cfg.Opt]:
@@ -75,21 +82,14 @@ class LVMSetup(TargetVD, VolumeDriver, abstract=True):
         """
         self._check_options()
         found = self._look()
+        self._check_group(found)
         wanted = self.configuration.lvm_type
-        self.thin = wanted == "thin" or (wanted == "auto" and (self.pool in found.volumes or not found.volumes))
-        self.instant_clone = self.thin
+        self._choose(wanted == "thin" or (wanted == "auto" and (self.pool in found.volumes or not found.volumes)))
         if self.thin and self.pool not in found.volumes:
-            with contextlib.suppress(lvm.LvExists):  # another worker on the same group was quicker
-                self.vg.create_pool(self.pool, POOL_PERCENT)
-            LOG.info("Made the thin pool %s/%s", self.vg.name, self.pool)
+            self._thin_pool.make(found, self.mirrors)
         LOG.info("Volume group %s: %s volumes", self.vg.name, "thin" if self.thin else "thick")
 
     def _check_options(self) -> None:
-        if self.configuration.lvm_mirrors:
-            raise exception.InvalidConfiguration(
-                reason="lvm_mirrors is set, and mirrored volumes are not supported",
-                hint="Set lvm_mirrors = 0, and put the group on a RAID array",
-            )
         path = self.configuration.lvm_conf_file
         if path is not None and (os.path.basename(path) != "lvm.conf" or not os.path.isfile(path)):
             raise exception.InvalidConfiguration(
@@ -103,42 +103,25 @@ class LVMSetup(TargetVD, VolumeDriver, abstract=True):
         """
         self._check_options()
         found = self._look()
+        self._check_group(found)
+        if self.thin:
+            self._thin_pool.check(found.volumes.get(self.pool))
+
+    def _check_group(self, found: Report) -> None:
         group, bits = self.vg.name, found.attributes
         problems = (
             (found.missing_pvs or bits.partial, "lacks physical volumes", f"pvs; vgreduce --removemissing {group}"),
             (bits.exported, "is exported", f"vgimport {group}"),
-            (not bits.writeable, "is read-only", f"vgchange --setautoactivation y {group}; vgcfgrestore {group}"),
+            (not bits.writeable, "is read-only", f"vgcfgrestore --list {group}; vgcfgrestore -f ARCHIVE {group}"),
+            (
+                len(found.physical) <= self.mirrors,
+                f"has {len(found.physical)} disks, and lvm_mirrors = {self.mirrors} needs {self.mirrors + 1}",
+                f"vgextend {group} /dev/DISK",
+            ),
         )
         for wrong, what, command in problems:
             if wrong:
                 raise exception.BackendDown(f"The volume group {group} {what}", hint=f"Run: {command}")
-        if self.thin:
-            self._check_pool(found.volumes.get(self.pool))
-
-    def _check_pool(self, pool: LogicalVolume | None) -> None:
-        where = f"{self.vg.name}/{self.pool}"
-        if pool is None:
-            raise exception.BackendDown(
-                f"The thin pool {where} is not there", hint=f"Run: lvcreate -Zy -T -l {POOL_PERCENT}%FREE {where}"
-            )
-        bits = pool.attributes
-        problems = (
-            (bits.kind is not LvKind.THIN_POOL, "is not a thin pool", f"lvrename {where} OTHER-NAME"),
-            (
-                bits.state in (LvState.CHECK_NEEDED, LvState.CHECK_NEEDED_SUSPENDED) or bits.health is Health.FAILED,
-                "needs a repair",
-                f"lvconvert --repair {where}",
-            ),
-            (
-                bits.health is Health.METADATA_READ_ONLY,
-                "has full or broken metadata",
-                f"lvextend --poolmetadatasize +SIZE {where}",
-            ),
-            (not bits.zeroes, "does not zero what it hands out", f"lvchange -Zy {where}"),
-        )
-        for wrong, what, command in problems:
-            if wrong:
-                raise exception.BackendDown(f"{where} {what}", hint=f"Run: {command}")
 
     # --- looking ------------------------------------------------------------------------------------------------
 
@@ -148,20 +131,55 @@ class LVMSetup(TargetVD, VolumeDriver, abstract=True):
         self._clean = CLEAN_TAG in found.tags
         return found
 
-    def local_path(self, volume: Volume | Snapshot) -> str:
-        return self.vg.path(volume.name)
+    def local_path(self, volume: Volume | Snapshot, vg: str | None = None) -> str:
+        """Return the node of the volume's logical volume.
+
+        :param vg: the group that it is in, the backend's own without it.
+        """
+        return self.vg.path(volume.name) if vg is None else self.vg.sibling(vg).path(volume.name)
 
     def _has_node(self, name: str) -> bool:
         """Return whether a logical volume is there and active; without a process."""
         return os.path.lexists(self.vg.path(name))
+
+    def _is_thin(self, name: str) -> bool:
+        """Return whether a logical volume is thin: the kernel knows, and LVM where it is not active.
+
+        :raises LvNotFound: it is not there.
+        """
+        table = lvm_dm.table(self.vg.name, name)
+        if table is not None:
+            return table[0] == "thin"
+        self._need_node(name)
+        table = lvm_dm.table(self.vg.name, name)
+        return table is not None and table[0] == "thin"
+
+    def _need_node(self, name: str) -> None:
+        """Make sure that a logical volume can be opened.
+
+        :raises LvNotFound: it is not there.
+        """
+        if self._has_node(name):
+            return
+        present = self._look().volumes.get(name)
+        if present is None:
+            raise lvm.LvNotFound(command="lvs", group=self.vg.name, reason=f"{name} is not there")
+        self.vg.activate(name)
+
+    def _pace(self) -> lvm_copy.Pace:
+        return lvm_copy.Pace(int(self.configuration.volume_copy_bps_limit))
+
+    def _is_open(self, name: str) -> bool:
+        """Return whether something has a logical volume open, a layer above it included, and keeps it open."""
+        path = self.vg.path(name)
+        return bool(lvm_dm.open_count(path)) and not lvm_dm.closes(path)
 
     def _refuse_open(self, resource: Volume | Snapshot) -> None:
         """Refuse what is in use: a rename would succeed all the same.
 
         :raises VolumeIsBusy: or SnapshotIsBusy; something has the node open, a layer above it included.
         """
-        path = self.vg.path(resource.name)
-        if lvm_dm.open_count(path) and not lvm_dm.closes(path):
+        if self._is_open(resource.name):
             raise busy(resource)
 
     # --- freeing ------------------------------------------------------------------------------------------------
@@ -178,7 +196,7 @@ class LVMSetup(TargetVD, VolumeDriver, abstract=True):
                 return
             self._refuse_dependents(found, present)
             if present.thin:
-                self.vg.remove(present.name)
+                self._remove_thin(present.name, silent)
                 return
             self._refuse_open(resource)
             self.vg.rename(present.name, building)
@@ -213,23 +231,52 @@ class LVMSetup(TargetVD, VolumeDriver, abstract=True):
         if present is None:
             return
         self._refuse_dependents(found, present)
-        if not present.thin:
-            if not present.active:
-                self.vg.activate(name)
-            if present.thick_snapshot:
-                # The space of the changes is reached only apart from the origin.
-                self.vg.split_snapshot(name)
-            self._clear(name, progress)
+        if not present.active:
+            self.vg.activate(name)
+        if present.thin:
+            self._remove_thin(name, progress)
+            return
+        if present.thick_snapshot:
+            # The space of the changes is reached only apart from the origin.
+            self.vg.split_snapshot(name)
+        self._clear(present, progress)
         self.vg.remove(name)
 
-    def _clear(self, name: str, progress: lvm_copy.Progress) -> None:
-        """Zero a logical volume as far as the options say; all of it where free space is promised to be zeros."""
+    def _remove_thin(self, name: str, progress: lvm_copy.Progress) -> None:
+        """Remove a thin volume; what only it has is discarded first, so that a pool with passdown tells its disks.
+
+        Nobody could read it anyway, for the pool zeroes what it hands out.
+        """
+        if self.configuration.volume_clear != "none":
+            try:
+                lvm_copy.discard(self.vg.path(name), progress)
+            except (exception.NotFound, exception.NoSpace, exception.BackendDown) as error:
+                # A pool without room for its metadata refuses, and so does one that has failed.
+                LOG.warning("%s/%s is removed without being discarded: %s", self.vg.name, name, error)
+            except exception.Busy as error:
+                raise lvm.LvInUse(command="lvremove", group=self.vg.name, reason=error.message) from error
+        self.vg.remove(name)
+
+    def _clear(self, present: LogicalVolume, progress: lvm_copy.Progress) -> None:
+        """Zero a logical volume as far as the options say; all of it where free space is promised to be zeros.
+
+        It goes on where an earlier run of the same work was broken off, if the caller has kept that.
+        """
         configuration = self.configuration
         if configuration.volume_clear == "none" and not self._clean:
             return
         limit = configuration.volume_clear_size * MiB
-        pace = lvm_copy.Pace(int(configuration.volume_copy_bps_limit))
-        lvm_copy.zero(self.vg.path(name), progress, end=None if self._clean or not limit else limit, pace=pace)
+        # A logical volume's UUID is never used again, its name may be.
+        done = reports.kept(_WIPED) or {}
+        start = int(done["to"]) if done.get("of") == present.uuid else 0
+        lvm_copy.zero(
+            self.vg.path(present.name),
+            progress,
+            start=start,
+            end=None if self._clean or not limit else limit,
+            pace=self._pace(),
+            keep=lambda position: reports.keep(_WIPED, {"of": present.uuid, "to": position}),
+        )
 
     def _try_erasing(self, name: str) -> None:
         """Free what a failed verb has left, without hiding its error."""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deleted logical volumes: renamed at once, wiped later, brought back in between. It knows no target.
 
-A thick snapshot lives in its origin's shadow: LVM removes it with the origin. An origin that is to be wiped while
-somebody still needs a snapshot of it is therefore marked, and goes together with the last of its snapshots.
+A thick snapshot lives in its origin's shadow: LVM removes it with the origin. So an origin stays in the trash, and its
+wipe says Busy, until the last snapshot that somebody needs is gone.
 """
 
 from __future__ import annotations
@@ -90,13 +90,18 @@ class LVMTrash(TrashVD, ObserveVD, LVMSetup, abstract=True):
             self.vg.activate(resource.name)
 
     def wipe(self, kind: str, object_id: str, progress: Progress) -> None:
-        """Free a trashed object. It may begin anew after a crash; nothing of it can be restored from its start on."""
+        """Free a trashed object; from its start on nothing of it can be restored.
+
+        Where the caller keeps checkpoints, a wipe that was broken off goes on from the last one.
+        """
         trash = names.trash_name(object_id)
         present = self._look().volumes.get(trash)
         if present is None:
             return
         if present.thin:
-            self.vg.remove(trash)
+            if WIPING_TAG not in present.tags:
+                self.vg.retag(trash, add=[WIPING_TAG])
+            self._erase(trash, _rising(progress))
         else:
             # Snapshots and their origin depend on each other: one at a time.
             with self._alone(present.origin or trash, progress):
@@ -108,18 +113,18 @@ class LVMTrash(TrashVD, ObserveVD, LVMSetup, abstract=True):
         present = found.volumes.get(trash)
         if present is None:
             return
+        snapshots = found.thick_snapshots_of(trash)
+        if needed := [item.name for item in snapshots if names.parse_trash_name(item.name) is None]:
+            raise exception.Busy(
+                f"{trash} has snapshots that are needed: {', '.join(needed)}",
+                hint="It is wiped by itself once they are deleted",
+                resource="object",
+            )
         if WIPING_TAG not in present.tags:
             self.vg.retag(trash, add=[WIPING_TAG])
-        for snapshot in found.thick_snapshots_of(trash):
-            if names.parse_trash_name(snapshot.name) is None:
-                LOG.info("%s is wiped once its snapshot %s is", trash, snapshot.name)
-                return
-        for snapshot in found.thick_snapshots_of(trash):
+        for snapshot in snapshots:
             self._erase(snapshot.name, progress)
         self._erase(trash, progress)
-        origin = found.volumes.get(present.origin)
-        if origin is not None and WIPING_TAG in origin.tags and names.parse_trash_name(origin.name) is not None:
-            self._wipe(origin.name, progress)
 
     @contextlib.contextmanager
     def _alone(self, key: str, progress: Progress) -> Iterator[None]:

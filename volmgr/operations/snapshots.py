@@ -161,7 +161,8 @@ class RevertToSnapshot(Operation[RevertArgs]):
     """Take a volume back to a snapshot: a new object is made from it, takes the old one's place, the old one goes.
 
     Before the pivot a failure leaves the volume as it was; from it on the volume has the snapshot's bytes. The serial
-    moves along, so initiators see the same disk.
+    moves along, so initiators see the same disk. A driver with ``reverts_in_place`` changes the object itself; then the
+    pivot comes before that.
     """
 
     verb = "revert_to_snapshot"
@@ -191,6 +192,8 @@ class RevertToSnapshot(Operation[RevertArgs]):
         tx.data |= {"old": volume.name_id, "new": new}
 
     def steps(self, task: Task) -> Sequence[Step]:
+        if task.data.setdefault("in_place", bool(task.driver.reverts_in_place)):
+            return self._in_place(task)
         volume, snapshot = task.volume(self.a.volume_id), task.snapshot(self.a.snapshot_id)
         old, new = with_object(volume, task.data["old"]), with_object(volume, task.data["new"])
 
@@ -214,7 +217,34 @@ class RevertToSnapshot(Operation[RevertArgs]):
             discard_step(task, old),
         )
 
+    def _in_place(self, task: Task) -> Sequence[Step]:
+        volume, snapshot = task.volume(self.a.volume_id), task.snapshot(self.a.snapshot_id)
+        both = (("volume", volume.id), ("snapshot", snapshot.id))
+
+        def release() -> None:
+            for kind, resource_id in both:
+                task.backend.exports.withdraw(kind, resource_id)
+            task.driver.check_revert(volume, snapshot)
+
+        def follow() -> None:
+            for kind, resource_id in both:
+                task.backend.exports.sync(kind, resource_id)
+
+        def revert() -> None:
+            task.driver.revert_to_snapshot(task.context, volume, snapshot)
+
+        return (
+            Step("release", release, follow, pivot=lambda _tx: None),
+            Step("revert", revert),
+            Step("follow", follow),
+        )
+
     def commit(self, task: Task, tx: Closing) -> Any:
+        if task.data["in_place"]:
+            tx.forget_object(task.data["new"])
+            tx.release("volume", self.a.volume_id, "available")
+            tx.release("snapshot", self.a.snapshot_id, "available")
+            return {"volume_id": self.a.volume_id, "snapshot_id": self.a.snapshot_id}
         columns = tx.model_update("volume", self.a.volume_id, task.results.get("build"))
         tx.release("volume", self.a.volume_id, "available", **columns)
         tx.release("snapshot", self.a.snapshot_id, "available")

@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import sqlalchemy as sa
+
 from volmgr import exception, types, validate
-from volmgr.db import attachments, exports, records
+from volmgr.db import attachments, exports, models, records
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
@@ -351,10 +353,21 @@ class WipeObject(Operation[WipeArgs]):
         return self.a.object_id
 
     def steps(self, task: Task) -> Sequence[Step]:
-        return (Step("wipe", lambda: task.driver.wipe(self.a.kind, self.a.object_id, task.progress)),)
+        def wipe() -> None:
+            task.driver.wipe(self.a.kind, self.a.object_id, task.progress)
+
+        # Given up it would leave an object that nobody frees any more: it waits until the storage lets it.
+        return (Step("wipe", wipe, patient=True),)
 
     def commit(self, task: Task, tx: Closing) -> Any:
         tx.forget_object(self.a.object_id)
+        if self.a.kind == "snapshot":
+            # A wipe may have waited for just this one.
+            table = models.operations
+            waiting = (table.c.verb == self.verb) & (table.c.state == "parked") & (table.c.parked_for == "backend")
+            tx.conn.execute(
+                sa.update(table).where(waiting, table.c.host == task.operation.host).values(not_before=tx.now)
+            )
         return {"object_id": self.a.object_id}
 
 

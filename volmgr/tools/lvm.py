@@ -6,11 +6,13 @@ It runs LVM's own commands and says what they did; what a logical volume is for,
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import logging
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from volmgr import exception
 from volmgr.tools import lvm_errors as errors
@@ -24,6 +26,8 @@ _NAME = re.compile(r"\A[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,126}\Z")
 #: All settings in one string: LVM takes ``--config`` only once in a command.
 _CONFIG = "activation/retry_deactivation=1"
 _RETRY_PAUSE = 0.5
+#: Seconds for a command that waits for the kernel, whose work is watched.
+_LONG = 30 * 86400.0
 
 
 class VolumeGroup:
@@ -52,6 +56,12 @@ class VolumeGroup:
         self._tries = max(1, tries)
         self._lock_fd = lock_fd
 
+    def sibling(self, name: str) -> VolumeGroup:
+        """Return the commands on another group, with the same settings."""
+        other = copy.copy(self)
+        other.name = _checked(name)
+        return other
+
     def path(self, volume: str) -> str:
         """Return the path of a logical volume's node; it is there while the volume is active."""
         return f"/dev/{self.name}/{volume}"
@@ -69,15 +79,28 @@ class VolumeGroup:
             raise errors.GroupMissing(command="lvm fullreport", group=self.name)
         return found
 
+    def extents(self, volume: str) -> tuple[str, ...]:
+        """Return the physical extents that a volume's bytes lie on, ``/dev/sdb:10-19``, those of all its copies.
+
+        :raises LvNotFound: it is not there.
+        """
+        words = ("-a", "--reportformat", "json", "-o", "lv_name,seg_pe_ranges")
+        ranges = lvm_report.parse_extents(self._run(["lvs", "--config", _CONFIG, *words, self.name], again=True).stdout)
+        if volume not in ranges:
+            raise errors.LvNotFound(command="lvs", group=self.name, reason=f"{volume} is not there")
+        return lvm_report.physical_extents(ranges, volume)
+
     # --- making -------------------------------------------------------------------------------------------------
 
-    def create_thick(self, volume: str, size_bytes: int, tags: Sequence[str] = ()) -> None:
-        """Make a linear volume, active; its bytes are what was there before.
+    def create_thick(self, volume: str, size_bytes: int, tags: Sequence[str] = (), mirrors: int = 0) -> None:
+        """Make a linear volume, or one of RAID 1, active; its bytes are what was there before.
 
+        :param mirrors: copies beside the first; they differ until they are written.
         :raises LvExists: the name is taken. :raises GroupFull: there is no room.
         """
         # Wiped at its start, where signatures are: udev is told of it only afterwards.
-        self._change("lvcreate", "-Wy", "-Zy", *self._named(volume, tags), "-L", _bytes(size_bytes), self.name)
+        how = ("-Wy", "-Zy", *_raid(mirrors))
+        self._change("lvcreate", *how, *self._named(volume, tags), "-L", _bytes(size_bytes), self.name)
 
     def create_thin(self, volume: str, size_bytes: int, pool: str, tags: Sequence[str] = ()) -> None:
         """Make a thin volume, active; it reads as zeros.
@@ -94,6 +117,29 @@ class VolumeGroup:
         """
         size = ("-l", f"{percent_of_free}%FREE")
         self._change("lvcreate", "-Zy", "-T", *size, f"{self.name}/{_checked(pool)}")
+
+    def create_mirrored_pool(self, pool: str, data_bytes: int, metadata_bytes: int, mirrors: int) -> None:
+        """Make a thin pool whose data and metadata are of RAID 1; it zeroes what it hands out.
+
+        What an earlier try has left is used: the pool gets its kind by the last of three commands.
+
+        :raises GroupFull: there is no room on as many disks as there are copies.
+        """
+        metadata = _checked(f"{pool}-metadata")
+        for volume, size in ((_checked(pool), data_bytes), (metadata, metadata_bytes)):
+            with contextlib.suppress(errors.LvExists):
+                self._change("lvcreate", "-Wy", "-Zy", *_raid(mirrors), "-n", volume, "-L", _bytes(size), self.name)
+        kind = ("--type", "thin-pool", "-Zy", "--poolmetadata", f"{self.name}/{metadata}")
+        self._change("lvconvert", *kind, f"{self.name}/{pool}")
+
+    def grow_pool(self, pool: str, *, data_bytes: int = 0, metadata_bytes: int = 0) -> None:
+        """Make a thin pool larger by so many bytes.
+
+        :raises GroupFull: there is no room.
+        """
+        for option, size in (("-L", data_bytes), ("--poolmetadatasize", metadata_bytes)):
+            if size:
+                self._change("lvextend", option, f"+{_bytes(size)}", f"{self.name}/{_checked(pool)}", again=False)
 
     def snapshot(self, volume: str, origin: str, tags: Sequence[str] = (), space_bytes: int | None = None) -> None:
         """Make a snapshot, active and writeable.
@@ -150,9 +196,33 @@ class VolumeGroup:
         """
         self._change("lvconvert", "--splitsnapshot", f"{self.name}/{_checked(volume)}")
 
+    def merge(self, snapshot: str, watch: Callable[[], None]) -> None:
+        """Give the origin of ``snapshot`` its bytes and remove it; returns when all is done.
+
+        From the begin on the origin reads as the snapshot did. A merge that was broken off goes on in the kernel, and
+        ends with :meth:`finish_merge`. One whose origin is open begins when the origin is activated the next time.
+
+        :param watch: called once a second; what it raises passes through, and the merge goes on.
+        :raises SnapshotOverflowed: there is nothing left to merge. :raises LvNotFound: there is no such snapshot.
+        """
+        name = f"{self.name}/{_checked(snapshot)}"
+        self._long("lvconvert", "--yes", "--config", _CONFIG, "--interval", "1", "--merge", name, watch=watch)
+
+    def finish_merge(self, origin: str, watch: Callable[[], None], *, thin: bool = False) -> None:
+        """Wait for a merge into ``origin`` that was broken off, and remove the snapshot.
+
+        :param watch: as for :meth:`merge`.
+        """
+        what = ("--polloperation", "merge_thin" if thin else "merge", "--interval", "1")
+        self._long("lvm", "lvpoll", "--config", _CONFIG, *what, f"{self.name}/{_checked(origin)}", watch=watch)
+
+    def keep_active(self, volume: str) -> None:
+        """Let a volume that is marked to be skipped be activated with all others."""
+        self._change("lvchange", "-kn", f"{self.name}/{_checked(volume)}")
+
     def activate(self, volume: str) -> None:
         """Make a volume's node, also of one that is marked to be skipped."""
-        self._change("lvchange", "-ay", "-K", f"{self.name}/{_checked(volume)}")
+        self._change("lvchange", "-ay", "-K", "--poll", "n", f"{self.name}/{_checked(volume)}")
 
     def deactivate(self, volume: str) -> None:
         """Take a volume's node away.
@@ -169,17 +239,30 @@ class VolumeGroup:
 
     # --- processes ----------------------------------------------------------------------------------------------
 
+    def _long(self, *argv: str, watch: Callable[[], None]) -> None:
+        """Run a command that ends when the kernel has done its work, however long that takes."""
+        self._run(list(argv), again=False, timeout=_LONG, watch=watch)
+
     def _change(self, command: str, *words: str, again: bool = True) -> None:
         self._run([command, "--yes", "--config", _CONFIG, *words], again=again)
 
-    def _run(self, argv: list[str], *, again: bool) -> process.Result:
+    def _run(
+        self,
+        argv: list[str],
+        *,
+        again: bool,
+        timeout: float | None = None,
+        watch: Callable[[], None] | None = None,
+    ) -> process.Result:
         """Run a command, more than once where its failure passes.
 
         :param again: whether it may be run again after it crashed, when what it was to do may be done already.
         """
         command = argv[0] if argv[0] != "lvm" else " ".join(argv[:2])
         for attempt in range(1, self._tries + 1):
-            done = process.run(argv, timeout=self._timeout, env=self._environment, stdin=self._lock_fd)
+            done = process.run(
+                argv, timeout=timeout or self._timeout, env=self._environment, stdin=self._lock_fd, watch=watch
+            )
             if done.status == 0:
                 return done
             error = errors.classify(command, self.name, done.status, done.stderr)
@@ -199,6 +282,11 @@ def _checked(name: str) -> str:
     if not _NAME.match(name) or name in (".", ".."):
         raise exception.Invalid(f"{name[:60]!r} cannot be a name in LVM", field="name")
     return name
+
+
+def _raid(mirrors: int) -> tuple[str, ...]:
+    # Not synchronised: whoever makes a volume writes all of it before anybody reads it.
+    return ("--type", "raid1", "-m", str(mirrors), "--nosync") if mirrors else ()
 
 
 def _bytes(size_bytes: int) -> str:

@@ -52,6 +52,14 @@ class GroupPartial(LvmError, exception.BackendDown):
     default_hint = "Run: pvs; plug the disk in again, or: vgreduce --removemissing {group}"
 
 
+class GroupReadOnly(LvmError, exception.BackendDown):
+    """The group's metadata says so, or the disk takes no writes."""
+
+    code = "volmgr.backend_down.lvm_read_only"
+    sentence = "The volume group {group} takes no changes: {reason}"
+    default_hint = "See: vgs {group}; blockdev --getro /dev/DISK; dmesg. Restore an older archive with: vgcfgrestore"
+
+
 class GroupFull(LvmError, exception.NoSpace):
     code = "volmgr.no_space.lvm_group"
     sentence = "The volume group {group} has no room: {reason}"
@@ -86,6 +94,14 @@ class LvInUse(LvmError, exception.Busy):
     default_hint = "See who has it open: dmsetup ls --tree; fuser -v /dev/{group}/LV"
 
 
+class SnapshotOverflowed(LvmError, exception.Inconsistent):
+    """A thick snapshot had no room for what changed: its bytes are lost."""
+
+    code = "volmgr.inconsistent.lvm_snapshot"
+    sentence = "{command}: {reason}"
+    default_hint = "Delete the snapshot; its volume is not harmed"
+
+
 class LvActiveOrigin(LvInUse):
     """An origin with thick snapshots changes its size only while it is inactive."""
 
@@ -116,7 +132,9 @@ _MESSAGES: tuple[tuple[re.Pattern[str], type[LvmError]], ...] = tuple(
         (r"can't get lock|giving up waiting for lock|/lock/lvm/.*(open failed|flock failed)", LvmLocked),
         (r'volume group "[^"]*" not found', GroupMissing),
         (r"(couldn.t|cannot) find device with uuid|missing (pv|physical volume)|is partial", GroupPartial),
+        (r"volume group \S+ is read-only|failed to write (vg|metadata)", GroupReadOnly),
         (r"transaction[ _]id", PoolBroken),
+        (r"invalidated snapshot", SnapshotOverflowed),
         (r"free space in (thin )?pool .* (reached|above|exceeds) threshold|pool .* out of (data|metadata)", PoolFull),
         (r"resized only while inactive", LvActiveOrigin),
         (r"matches existing size", LvSameSize),

@@ -221,7 +221,7 @@ class PvAttributes:
 class LogicalVolume:
     """A logical volume. ``size_bytes`` of a thick snapshot is what it can be read as, ``space_bytes`` what it takes.
 
-    The percentages are None where LVM gives none, for an inactive volume for one.
+    The percentages are None where LVM gives none, for an inactive volume for one. ``metadata_bytes`` is a thin pool's.
     """
 
     name: str
@@ -235,7 +235,7 @@ class LogicalVolume:
     metadata_percent: float | None
     tags: frozenset[str]
     active: bool
-    pe_ranges: tuple[str, ...] = ()
+    metadata_bytes: int = 0
 
     @property
     def thin(self) -> bool:
@@ -244,6 +244,11 @@ class LogicalVolume:
     @property
     def thick_snapshot(self) -> bool:
         return self.attributes.kind in (LvKind.SNAPSHOT, LvKind.SNAPSHOT_MERGING)
+
+    @property
+    def overflowed(self) -> bool:
+        """Whether it is a thick snapshot that had no room for what changed; its bytes are lost."""
+        return self.attributes.state in (LvState.INVALID_SNAPSHOT, LvState.INVALID_SUSPENDED_SNAPSHOT)
 
 
 @dataclass(frozen=True)
@@ -281,13 +286,14 @@ class Report:
         return [item for item in self.volumes.values() if item.thick_snapshot and item.origin == name]
 
 
-#: Columns by kind of subreport; what belongs to a segment may stand in ``seg`` only.
+#: Columns by kind of subreport; each kind has to have one.
 COLUMNS = {
     "vg": "vg_name,vg_uuid,vg_attr,vg_size,vg_free,vg_extent_size,vg_tags,vg_missing_pv_count",
     "pv": "pv_name,pv_uuid,pv_attr,pv_size,pv_free",
-    "lv": "lv_name,lv_uuid,lv_attr,lv_size,origin,origin_size,pool_lv,data_percent,metadata_percent,lv_tags,lv_active",
+    "lv": "lv_name,lv_uuid,lv_attr,lv_size,origin,origin_size,pool_lv,data_percent,metadata_percent,lv_tags,lv_active,"
+    "lv_metadata_size",
     "pvseg": "pvseg_start",
-    "seg": "lv_name,seg_pe_ranges",
+    "seg": "lv_name",
 }
 
 
@@ -311,12 +317,32 @@ def parse(text: str) -> Report | None:
         raise LvmReportUnreadable(reason=f"{type(error).__name__}: {error}"[:200]) from error
 
 
+def parse_extents(text: str) -> dict[str, list[str]]:
+    """Return the extents of each logical volume, the hidden ones too, as ``lvs -a -o lv_name,seg_pe_ranges`` says.
+
+    :raises LvmReportUnreadable: it has another form.
+    """
+    found: dict[str, list[str]] = {}
+    try:
+        for row in json.loads(text)["report"][0]["lv"]:
+            found.setdefault(_bare(row["lv_name"]), []).extend(row["seg_pe_ranges"].split())
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise LvmReportUnreadable(reason=f"{type(error).__name__}: {error}"[:200]) from error
+    return found
+
+
+def physical_extents(ranges: Mapping[str, list[str]], volume: str) -> tuple[str, ...]:
+    """Return where the bytes of ``volume`` lie on disks; a mirrored one's are those of its hidden copies."""
+    found: list[str] = []
+    for item in ranges.get(volume, ()):
+        below = item.rpartition(":")[0]
+        found += physical_extents(ranges, below) if below in ranges else [item]
+    return tuple(found)
+
+
 def _group(subreports: Mapping[str, Any]) -> Report:
     vg = subreports["vg"][0]
-    ranges: dict[str, list[str]] = {}
-    for segment in subreports.get("seg", ()):
-        ranges.setdefault(_bare(segment["lv_name"]), []).extend(segment["seg_pe_ranges"].split())
-    volumes = [_volume(row, tuple(ranges.get(_bare(row["lv_name"]), ()))) for row in subreports.get("lv", ())]
+    volumes = [_volume(row) for row in subreports.get("lv", ())]
     return Report(
         name=vg["vg_name"],
         uuid=vg["vg_uuid"],
@@ -331,7 +357,7 @@ def _group(subreports: Mapping[str, Any]) -> Report:
     )
 
 
-def _volume(row: Mapping[str, str], ranges: tuple[str, ...]) -> LogicalVolume:
+def _volume(row: Mapping[str, str]) -> LogicalVolume:
     attributes = LvAttributes.parse(row["lv_attr"])
     space = int(row["lv_size"])
     snapshot = attributes.kind in (LvKind.SNAPSHOT, LvKind.SNAPSHOT_MERGING)
@@ -347,7 +373,7 @@ def _volume(row: Mapping[str, str], ranges: tuple[str, ...]) -> LogicalVolume:
         metadata_percent=_percent(row["metadata_percent"]),
         tags=_tags(row["lv_tags"]),
         active=row["lv_active"].startswith("active"),
-        pe_ranges=ranges,
+        metadata_bytes=int(row.get("lv_metadata_size") or 0),
     )
 
 

@@ -13,7 +13,8 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from volmgr import exception
@@ -24,6 +25,8 @@ LOG = logging.getLogger(__name__)
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: Seconds that a killed program may take to disappear; one that the kernel holds in a system call does not.
 GRACE = 5.0
+#: Seconds between two looks of somebody who watches a long program.
+WATCH_INTERVAL = 1.0
 #: Bytes of output that are kept; a program that says more has gone wrong.
 MAX_OUTPUT = 256 * 1024 * 1024
 
@@ -44,6 +47,7 @@ def run(
     env: Mapping[str, str] | None = None,
     stdin: int | None = None,
     pass_fds: Sequence[int] = (),
+    watch: Callable[[], None] | None = None,
 ) -> Result:
     """Run a program to its end.
 
@@ -52,6 +56,7 @@ def run(
     :param env: what its environment has beside ``PATH`` and ``LC_ALL=C``; nothing of ours is inherited.
     :param stdin: descriptor for its standard input, empty input without one.
     :param pass_fds: further descriptors that it inherits under their own numbers.
+    :param watch: called about once a second while it runs; what it raises kills the program and passes through.
     :raises ToolMissing: the program is not installed. :raises Timeout: it did not end in time.
     """
     environment = {"PATH": PATH, "LC_ALL": "C", **(env or {})}
@@ -70,7 +75,7 @@ def run(
             raise exception.ToolMissing(tool=argv[0], hint=f"Install the package that has {argv[0]}") from error
         try:
             ended = _watch(child.pid)
-            if not ended.wait(timeout):
+            if not _wait(ended, timeout, watch):
                 _end(child, ended)
                 raise exception.Timeout(
                     f"{argv[0]} did not end within {timeout:g} seconds and was killed",
@@ -110,6 +115,17 @@ def _watch(pid: int) -> threading.Event:
 
     threading.Thread(target=wait, name=f"volmgr-wait-{pid}", daemon=True).start()
     return ended
+
+
+def _wait(ended: threading.Event, timeout: float, watch: Callable[[], None] | None) -> bool:
+    if watch is None:
+        return ended.wait(timeout)
+    deadline = time.monotonic() + timeout
+    while not ended.wait(max(0.0, min(WATCH_INTERVAL, deadline - time.monotonic()))):
+        if time.monotonic() >= deadline:
+            return False
+        watch()
+    return True
 
 
 def _wait_native(pid: int) -> None:

@@ -7,85 +7,26 @@ one test in which every verb has its turn.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import Any, ClassVar
 
 import pytest
 
-from volmgr import exception, names
+from volmgr import exception
 from volmgr.drivers.lvm import LVMVolumeDriver
-from volmgr.drivers.options import Configuration
 from volmgr.testing.conformance import suite
 from volmgr.testing.conformance.bench import Bench
 from volmgr.testing.conformance.factories import DriverFactory
-from volmgr.testing.lab.commands import run
-from volmgr.types import GiB, Snapshot, Volume
+from volmgr.testing.lab.lvm_factories import ALL, LvmMirrored, LvmThick, LvmThin
+from volmgr.types import GiB
 
-GROUP = "conformance"
 DATA = b"first tenant's bytes"
+FULL = any(pathlib.Path(__file__).name in word for word in sys.argv)
+CLASSES: tuple[type[DriverFactory], ...] = ALL if FULL else (LvmThin, LvmThick, LvmMirrored)
 
 
-class LvmThick(DriverFactory):
-    """Linear volumes in a group whose free space is full of other people's bytes, for all that volmgr knows."""
-
-    name = "lvm-thick"
-    lvm_type: ClassVar[str] = "default"
-
-    def make(self, folder: pathlib.Path) -> LVMVolumeDriver:
-        options = {"volume_group": GROUP, "lvm_type": self.lvm_type}
-        driver = LVMVolumeDriver(configuration=Configuration(options), host=f"host@{self.name}")
-        driver.do_setup(None)
-        driver.check_for_setup_error()
-        return driver
-
-    @contextlib.contextmanager
-    def world(self, folder: pathlib.Path) -> Iterator[pathlib.Path]:
-        image = folder / "group.img"
-        image.touch()
-        os.truncate(image, 40 << 30)  # sparse: only what is written takes memory
-        with contextlib.ExitStack() as undo:
-            device = run("losetup", "--find", "--show", str(image)).strip()
-            undo.callback(image.unlink)
-            undo.callback(run, "losetup", "--detach", device)
-            run("vgcreate", "-q", "-y", GROUP, device)
-            undo.callback(run, "vgremove", "-q", "-f", "-y", GROUP)
-            yield folder
-            run("udevadm", "settle")
-
-    def end(self, driver: Any, folder: pathlib.Path) -> None:
-        left = [item.name for item in driver.vg.report().volumes.values() if item.name != driver.pool]
-        if left:
-            run("udevadm", "settle")
-            run("lvremove", "-q", "-f", "-y", *(f"{GROUP}/{name}" for name in left))
-
-    def half_build(self, driver: Any, resource: Volume | Snapshot, data: bytes) -> bool:
-        building = names.building_name(resource.name_id)
-        run("lvcreate", "-q", "-y", "-Wn", "-n", building, "-L", "8m", GROUP)
-        with open(f"/dev/{GROUP}/{building}", "r+b") as device:
-            device.write(data)
-        return True
-
-
-class LvmThin(LvmThick):
-    """Thin volumes in a pool that the driver made."""
-
-    name = "lvm-thin"
-    lvm_type = "thin"
-
-    def half_build(self, driver: Any, resource: Volume | Snapshot, data: bytes) -> bool:
-        building = names.building_name(resource.name_id)
-        pool = f"{GROUP}/{driver.pool}"
-        run("lvcreate", "-q", "-y", "-n", building, "-V", "8m", "--thinpool", pool)
-        with open(f"/dev/{GROUP}/{building}", "r+b") as device:
-            device.write(data)
-        return True
-
-
-@pytest.fixture(scope="module", params=[LvmThin, LvmThick], ids=lambda factory: str(factory.name))
+@pytest.fixture(scope="module", params=CLASSES, ids=lambda factory: str(factory.name))
 def factory(request: pytest.FixtureRequest) -> DriverFactory:
     made: DriverFactory = request.param()
     return made
@@ -140,10 +81,13 @@ def _cancel(_fraction: float) -> None:
     raise exception.Cancelled
 
 
-if any(pathlib.Path(__file__).name in word for word in sys.argv):
+if FULL:
     TestClones = suite.TestClones
     TestContract = suite.TestContract
     TestExtending = suite.TestExtending
+    TestImagesAndMoves = suite.TestImagesAndMoves
+    TestManageable = suite.TestManageable
+    TestManaging = suite.TestManaging
     TestObserving = suite.TestObserving
     TestReverts = suite.TestReverts
     TestSnapshots = suite.TestSnapshots

@@ -8,8 +8,8 @@ import pytest
 
 from volmgr import exception, names
 from volmgr.drivers.options import Configuration
+from volmgr.drivers.paging import page
 from volmgr.drivers.sim import MemoryStore, SimDriver
-from volmgr.drivers.sim.paging import page
 from volmgr.types import GiB, Snapshot, Volume, VolumeType
 
 ALL = (None, None, None, None, None)

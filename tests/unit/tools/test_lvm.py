@@ -60,7 +60,7 @@ class TestReport:
         origin, snapshot = found.volumes[f"volume-{OBJECT}1"], found.volumes[f"_snapshot-{OBJECT}2"]
         assert origin.attributes.kind is LvKind.ORIGIN and not origin.thin
         assert origin.tags == set(names.lv_tags(f"{OBJECT}1", "volume", f"{OBJECT}1"))
-        assert (origin.size_bytes, origin.pe_ranges, origin.active) == (GiB, ("/dev/loop0:0-255",), True)
+        assert (origin.size_bytes, origin.active) == (GiB, True)
         # It is read as its origin's size and takes the space of the changes.
         assert (snapshot.size_bytes, snapshot.space_bytes) == (GiB, 64 * MiB)
         assert snapshot.thick_snapshot and found.thick_snapshots_of(origin.name) == [snapshot]
@@ -76,8 +76,13 @@ class TestReport:
         assert pool.attributes.kind is LvKind.THIN_POOL
         assert pool.metadata_percent == 11.13
 
-    def test_a_volume_in_pieces_has_all_of_its_extents(self) -> None:
-        assert report().volumes["spread"].pe_ranges == ("/dev/loop0:786-787", "/dev/loop0:790-791")
+    def test_an_overflowed_snapshot_is_told(self) -> None:
+        text = json.loads(TEXT)
+        row = next(row for row in text["report"][0]["lv"] if row["lv_name"] == f"_snapshot-{OBJECT}2")
+        for letters, overflowed in (("swi-a-s---", False), ("swi-I-s---", True), ("swi-S-s---", True)):
+            row["lv_attr"] = letters
+            found = lvm_report.parse(json.dumps(text))
+            assert found is not None and found.volumes[row["lv_name"]].overflowed is overflowed
 
     @pytest.mark.parametrize(("size", "rounded"), [(1, 4 * MiB), (4 * MiB, 4 * MiB), (4 * MiB + 1, 8 * MiB)])
     def test_sizes_are_rounded_as_lvm_does(self, size: int, rounded: int) -> None:
@@ -100,6 +105,41 @@ class TestReport:
             assert lvm_report.parse(text) is None
         except lvm_errors.LvmReportUnreadable as error:
             assert error.details["reason"]
+
+
+class TestExtents:
+    TEXT = json.dumps(
+        {
+            "report": [
+                {
+                    "lv": [
+                        {"lv_name": "spread", "seg_pe_ranges": "/dev/loop0:786-787"},
+                        {"lv_name": "spread", "seg_pe_ranges": "/dev/loop0:790-791"},
+                        {"lv_name": "g", "seg_pe_ranges": "g_rimage_0:0-31 g_rimage_1:0-31"},
+                        {"lv_name": "[g_rimage_0]", "seg_pe_ranges": "/dev/loop0:66-97"},
+                        {"lv_name": "[g_rimage_1]", "seg_pe_ranges": "/dev/loop1:66-90 /dev/loop1:100-106"},
+                        {"lv_name": "[g_rmeta_0]", "seg_pe_ranges": "/dev/loop0:65-65"},
+                    ]
+                }
+            ]
+        }
+    )
+
+    @pytest.mark.parametrize(
+        ("volume", "extents"),
+        [
+            ("spread", ("/dev/loop0:786-787", "/dev/loop0:790-791")),
+            ("g", ("/dev/loop0:66-97", "/dev/loop1:66-90", "/dev/loop1:100-106")),
+            ("absent", ()),
+        ],
+    )
+    def test_all_pieces_of_all_copies(self, volume: str, extents: tuple[str, ...]) -> None:
+        assert lvm_report.physical_extents(lvm_report.parse_extents(self.TEXT), volume) == extents
+
+    @pytest.mark.parametrize("text", ["", "{}", '{"report": []}', '{"report": [{"lv": [{"lv_name": "x"}]}]}'])
+    def test_what_is_no_report_is_a_typed_error(self, text: str) -> None:
+        with pytest.raises(lvm_errors.LvmReportUnreadable):
+            lvm_report.parse_extents(text)
 
 
 def letters(kind: type) -> st.SearchStrategy[str]:
@@ -214,6 +254,14 @@ class TestRefusals:
             ),
             (5, "  Couldn't find device with uuid wXSsRi.", "GroupPartial", exception.BackendDown),
             (5, "  Can't get lock for vg.", "LvmLocked", exception.Busy),
+            (5, "  Volume group vg is read-only.\n  Cannot process", "GroupReadOnly", exception.BackendDown),
+            (
+                5,
+                "  Error writing device /dev/loop0 at 185344 length 7680.\n  Failed to write VG vg.",
+                "GroupReadOnly",
+                exception.BackendDown,
+            ),
+            (5, "  Unable to merge invalidated snapshot LV vg/s.", "SnapshotOverflowed", exception.Inconsistent),
             (5, "  Something never seen before", "LvmFailed", exception.BackendDown),
             (139, "", "LvmCrashed", exception.BackendDown),
             (-11, '  Logical Volume "x" already exists in volume group "vg"', "LvmCrashed", exception.BackendDown),

@@ -59,6 +59,15 @@ class SnapshotVD(Interface, interface=True):
         :raises SnapshotNotFound: the snapshot's object is not there. :raises Invalid: the volume is smaller than it.
         """
 
+    @general_solution("revert_to_snapshot")
+    def check_revert(self, volume: Volume, snapshot: Snapshot) -> None:
+        """Return if :meth:`revert_to_snapshot` could do its work now; for drivers with ``reverts_in_place``.
+
+        The general solution finds nothing to check.
+
+        :raises VolmgrError: it could not; nothing was changed.
+        """
+
     @marked_default
     def revert_to_snapshot(self, context: Any, volume: Volume, snapshot: Snapshot) -> None:
         """Give ``volume`` the bytes of ``snapshot`` again, atomically: a crash leaves the one or the other.

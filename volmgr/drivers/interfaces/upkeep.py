@@ -58,11 +58,13 @@ class TrashVD(Interface, interface=True):
     def wipe(self, kind: str, object_id: str, progress: Progress) -> None:
         """Free a trashed object so that none of its bytes can be read again; absent is success.
 
-        It may be broken off at any instant and run again: it goes on or begins again, and ends the same.
+        It may be broken off at any instant and run again: it goes on or begins again, and ends the same. How far it is
+        may be kept by :func:`volmgr.drivers.progress.keep`.
 
         :param kind: ``volume`` or ``snapshot``.
         :param progress: called with a fraction from 0 to 1 at least every few seconds. What it raises (Cancelled,
             LeaseLost) stops the wipe and passes through.
+        :raises Busy: something that is not trash still needs the object; it is to be wiped once that is gone.
         """
 
 

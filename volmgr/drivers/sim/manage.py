@@ -14,9 +14,9 @@ from typing import Any
 from volmgr import exception, names
 from volmgr.drivers.interfaces import ManageableSnapshotsVD, ManageableVD
 from volmgr.drivers.naming import describe
+from volmgr.drivers.paging import page
 from volmgr.drivers.sim.base import SimBase
 from volmgr.drivers.sim.faults import AFTER, BEFORE, BUILDING
-from volmgr.drivers.sim.paging import page
 from volmgr.drivers.sim.store import is_usable
 from volmgr.types import GiB, ModelUpdate, Snapshot, Volume
 
