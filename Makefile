@@ -5,7 +5,7 @@ TEST := $(PYTHON) tools/test.py
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check functional lab bench docs genconfig genstates clean
+.PHONY: help install demo test check functional lab chaos bench docs genconfig genstates clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,11 @@ functional: install ## the daemon as a process, on every transport and database
 
 lab: install ## the tests that need a kernel of their own, in a User Mode Linux guest
 	@$(TEST) --tier lab-harness --tier lab $(ARGS)
+
+chaos: install ## kill points of every verb, 1,000 random kills here and 100 in the lab; ARGS=--seed=N
+	@nice $(PYTHON) -m volmgr.testing.chaos --points
+	@nice $(PYTHON) -m volmgr.testing.chaos --backend sim --kills 300 $(ARGS)
+	@nice $(PYTHON) -m volmgr.testing.chaos --backend file --kills 700 $(ARGS)
 
 bench: install ## the benchmarks
 	@$(PYTHON) tools/bench.py $(ARGS)

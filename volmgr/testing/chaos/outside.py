@@ -75,6 +75,17 @@ class Outside:
                 return path
         raise FileNotFoundError(f"no file of object {object_id}")
 
+    def object_of(self, kind: str, resource_id: str) -> str:
+        """Return the object that embodies a volume or a snapshot now.
+
+        :raises LookupError: there is no such resource.
+        """
+        table = models.volumes if kind == "volume" else models.snapshots
+        found = self.rows(table, table.c.id == resource_id)
+        if not found:
+            raise LookupError(f"there is no {kind} {resource_id}")
+        return str(found[0].object_id)
+
     def rows(self, table: sa.Table, *where: Any) -> list[Any]:
         """Return rows of the database."""
         with self.database.reader() as conn:
