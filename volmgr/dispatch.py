@@ -20,7 +20,7 @@ from volmgr import exception, names, types
 from volmgr.context import RequestContext
 from volmgr.db import claims, operations, records, reservations
 from volmgr.db.admission import MISSING, Admitting, Blocked
-from volmgr.db.engine import CommitUnknown, Database, is_duplicate
+from volmgr.db.engine import CommitUnknown, Database, DatabaseBusy, DatabaseDown, is_duplicate
 from volmgr.operations import advice, meeting
 from volmgr.operations.base import Args, Claim, Lane, Operation, Policy, request_key
 from volmgr.operations.registry import find
@@ -352,8 +352,13 @@ class Dispatcher(Steering):
         return count
 
     def _take_over(self, record: types.OperationRecord) -> bool:
-        with self.database.writer() as conn:
-            got = operations.take_over(conn, record, incarnation=self.incarnation, now=self.clock.now())
+        try:
+            with self.database.writer() as conn:
+                got = operations.take_over(conn, record, incarnation=self.incarnation, now=self.clock.now())
+        except CommitUnknown:
+            self._dropped.append(record.id)  # if it is ours now, nobody runs it: it is looked at again
+            self.ring()
+            return False
         if got:
             self._killpoint(f"{record.verb}/-/taken")
             self._enqueue(dataclasses.replace(
@@ -395,6 +400,12 @@ class Dispatcher(Steering):
             tx = self.database.retrying(begin)
         except Blocked as error:
             return self._still_blocked(record, operation, error.claim)
+        except CommitUnknown:
+            self._dropped.append(record.id)
+            self.ring()
+            return False
+        except (DatabaseBusy, DatabaseDown):
+            raise  # no reason to refuse it: it waits in the journal until the database is back
         except exception.VolmgrError as error:
             return self._refuse(record, error)
         if tx is None:

@@ -103,13 +103,13 @@ def missing(reached: Iterable[str], verbs: Iterable[str] | None = None) -> list[
 
     :param reached: points without ids. :param verbs: all that are registered, by default.
     """
-    points = set(reached)
+    points, written = set(reached), source_steps()  # reading the source registers every verb
     found = []
     known = tuple(verbs) if verbs is not None else registry.verbs()
     for verb in known:
         ends = ("started", *WHOLE) if verb in OWN else ("received", "admitted", *WHOLE)
         found += [f"{verb}/-/{when} was never reached" for when in ends if f"{verb}/-/{when}" not in points]
-    for step in source_steps():
+    for step in written:
         for when in step.whens:
             wanted = f"{step.verb or '*'}/{step.pattern}/{when}"
             if not any(fnmatchcase(point, wanted) for point in points):

@@ -7,6 +7,7 @@ strikes the n-th kill point that any operation passes, or at a moment of its own
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import subprocess
@@ -14,7 +15,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from volmgr.testing.chaos.points import normal
 from volmgr.testing.chaos.stage import Stage
 from volmgr.testing.chaos.tenants import Actor, Kept, Tenant, Vandal
 from volmgr.testing.daemon import free_port
+from volmgr.testing.waiting import wait_until
 
 LOG = logging.getLogger(__name__)
 
@@ -83,12 +85,16 @@ class Raiders:
         """Kill so often, unless something is wrong before; the stage's daemon lives before and after it."""
         for number in range(1, kills + 1):
             line = self._kill()
-            found = self._look()
+            found = self.look()
             self.raid.kills.append(line)
             self.raid.violations += [f"seed {self.raid.seed}, kill {number}, {line}: {text}" for text in found]
             self.tell(f"seed {self.raid.seed}, kill {number}: {line}: {'; '.join(found) or 'ok'}")
             if found:
                 break
+        return self.close()
+
+    def close(self) -> Raid:
+        """Hang up; returns how it went."""
         self.raid.requests = sum(actor.done for actor in self.actors)
         self.raid.written = sum(tenant.acknowledged for tenant in self.tenants)
         for actor in self.actors:
@@ -99,27 +105,40 @@ class Raiders:
         kind = self.random.choice(KINDS)
         count, seconds = self.random.randint(1, MOST_POINTS), self.random.uniform(0, LONGEST_SECONDS)
         again = self.random.randint(1, 4)
-        stop = threading.Event()
-        threads = [threading.Thread(target=actor.run, args=(stop,)) for actor in self.actors]
         if kind != "moment":
             self.stage.aim("*", count)
-        for thread in threads:
-            thread.start()
-        try:
+        with self.working():
             line = self._strike(kind, count, seconds)
             if kind == "twice":
                 line += self._again(again)
             self.stage.aim("")
             doing = sorted(actor.doing.partition(" ")[0] for actor in self.actors)
-            stop.set()
             self.stage.start()
+        return f"{line}, during {' '.join(doing)}"
+
+    @contextlib.contextmanager
+    def working(self) -> Iterator[None]:
+        """Let the clients work; at the end each finishes what it had begun."""
+        stop = threading.Event()
+        threads = [threading.Thread(target=actor.run, args=(stop,)) for actor in self.actors]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
         finally:
             stop.set()
             for thread in threads:
                 thread.join(JOIN_SECONDS)
         if any(thread.is_alive() for thread in threads):
             self.raid.violations.append(f"seed {self.raid.seed}: a client is still not answered")
-        return f"{line}, during {' '.join(doing)}"
+
+    def work(self, requests: int) -> None:
+        """Wait, inside :meth:`working`, until so many more requests are done.
+
+        :raises WaitTimeout: they are not.
+        """
+        goal = sum(actor.done for actor in self.actors) + requests
+        wait_until(lambda: sum(actor.done for actor in self.actors) >= goal, JOIN_SECONDS, f"{requests} requests")
 
     def _strike(self, kind: str, count: int, seconds: float) -> str:
         if kind == "moment":
@@ -147,7 +166,8 @@ class Raiders:
 
     # --- afterwards -----------------------------------------------------------------------------------------------
 
-    def _look(self) -> list[str]:
+    def look(self) -> list[str]:
+        """Wait until nothing runs; returns what is wrong then, down to the bytes."""
         found = self.stage.outside.settle()
         for actor in self.actors:
             found += actor.wrong
