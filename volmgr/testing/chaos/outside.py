@@ -126,10 +126,15 @@ class Outside:
         found = violations(self.database, storage=self.storage(), targets=self.targets())
         return found + self.strangers() + self.processes()
 
-    def settle(self) -> list[str]:
-        """Wait until nothing runs and the target has followed; returns what is wrong then."""
+    def settle(self, *, patient: bool = True) -> list[str]:
+        """Wait until nothing runs and the target has followed; returns what is wrong then.
+
+        :param patient: False: look once, as something may be wrong on purpose.
+        """
         try:
             self.wait_idle()
+            if not patient:
+                return self.violations()
             wait_until(lambda: not self.violations(), FOLLOW_SECONDS, "nothing is wrong")
         except WaitTimeout:
             return self.unfinished() + self.violations()
