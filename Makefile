@@ -5,7 +5,7 @@ TEST := $(PYTHON) tools/test.py
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check functional lab lab-full simulate bench docs genconfig genstates clean
+.PHONY: help install demo test check functional lab lab-full simulate chaos bench docs genconfig genstates clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,11 @@ lab-full: install ## the whole driver conformance suite over LVM, thick, thin an
 
 simulate: install ## seeded schedules of the worker with crashes and faults, at length (ARGS="--minutes 60 --systematic")
 	@VOLMGR_CONCURRENCY=threading $(PYTHON) -m volmgr.testing.simulation --shrink $(ARGS)
+
+chaos: install ## kill points of every verb, 1,000 random kills here and 100 in the lab; ARGS=--seed=N
+	@nice $(PYTHON) -m volmgr.testing.chaos --points
+	@nice $(PYTHON) -m volmgr.testing.chaos --backend sim --kills 300 $(ARGS)
+	@nice $(PYTHON) -m volmgr.testing.chaos --backend file --kills 700 $(ARGS)
 
 bench: install ## the benchmarks
 	@$(PYTHON) tools/bench.py $(ARGS)

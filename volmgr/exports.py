@@ -179,7 +179,7 @@ class Exports:
                 self._here(found)
                 grant = _granted(found, peer, attachment_id, mode)
             if grant is None:
-                found, grant = self.database.retrying(
+                found, grant = self.database.repeating(
                     lambda: self._grant(kind, resource_id, connector, peer, check, mode, attachment_id, change)
                 )
                 self._killpoint("connect/-/granted")
@@ -296,23 +296,25 @@ class Exports:
             of_peer = connector is None or self._is(row, connector)
             return of_peer and attachment_id in (None, row.attachment_id)
 
-        def revoke() -> tuple[rows.Wanted | None, int]:
+        gone = 0
+
+        def revoke() -> rows.Wanted | None:
+            nonlocal gone
             with self.database.writer(urgent=True) as conn:
                 found = rows.wanted(conn, kind, resource_id, lock=True)
                 if found is None:
-                    return None, 0
+                    return None
                 self._here(found)
                 going = [row for row in found.grants if goes(row)]
-                gone = 0
                 for key in {row.peer_key for row in going}:
                     gone += rows.delete_grants(conn, resource_id, peer_key=key, attachment_id=attachment_id)
                 if change is not None:
                     change(conn, found)
                 kept = tuple(row for row in found.grants if row not in going)
-                return dataclasses.replace(found, grants=kept), gone
+                return dataclasses.replace(found, grants=kept)
 
         with self.locks.hold(resource_id):
-            found, gone = self.database.retrying(revoke)
+            found = self.database.repeating(revoke)
             self._killpoint("disconnect/-/revoked")
             if found is not None and found.export is not None:
                 self._sync(found)
@@ -382,7 +384,7 @@ class Exports:
             with self.database.writer(urgent=True) as conn:
                 rows.delete(conn, resource_id)
 
-        self.database.retrying(write)
+        self.database.repeating(write)
 
     def remove(self, kind: str, resource_id: str) -> bool:
         """Remove a resource's export, rows and target; returns whether there was one.

@@ -180,8 +180,11 @@ class Task:
         return dict(self.data.get("checkpoint") or {})
 
     def _write(self) -> None:
-        with self.database.writer() as conn:
-            operations.renew(conn, self.id, self.epoch, self.clock.now(), self._progress, self.data)
+        def write() -> None:
+            with self.database.writer() as conn:
+                operations.renew(conn, self.id, self.epoch, self.clock.now(), self._progress, self.data)
+
+        self.database.repeating(write)
         self._written = self.clock.monotonic()
 
     def note(self, **values: Any) -> None:
@@ -191,7 +194,7 @@ class Task:
             with self.database.writer() as conn:
                 operations.note(conn, self.id, self.epoch, self.clock.now(), data=self.data, **values)
 
-        self.database.retrying(write)
+        self.database.repeating(write)
 
 
 class Runner:
@@ -331,7 +334,7 @@ class Runner:
                 result = operation.commit(task, tx)
                 tx.finish(result=result)
 
-        self._close(task, close)
+        self.settle(task, close, lambda found: found.finished)
         self._killpoint(f"{operation.verb}/-/closed")
         try:
             operation.committed(task)
@@ -348,19 +351,29 @@ class Runner:
                 operation.abort(task, tx, error)
                 tx.finish(error=exception.to_primitive(error))
 
-        self._close(task, close)
+        self.settle(task, close, lambda found: found.finished)
         self._killpoint(f"{operation.verb}/-/failed")
 
-    def _close(self, task: Task, close: Callable[[], None]) -> None:
-        """Commit an ending; when the connection is lost at COMMIT, the journal says whether it had committed."""
+    def settle(
+        self, task: Task, write: Callable[[], None], is_done: Callable[[types.OperationRecord], bool]
+    ) -> None:
+        """Do a transaction exactly once; when the connection is lost at COMMIT, the journal says whether it was done.
+
+        :param is_done: tells from the operation's row whether the transaction has committed.
+        """
+        from volmgr.db.engine import CommitUnknown
+
+        def look() -> types.OperationRecord | None:
+            with self.database.reader() as conn:
+                return operations.get(conn, task.id)
+
         while True:
             try:
-                self.database.retrying(close)
+                self.database.retrying(write)
                 return
             except CommitUnknown:
-                with self.database.reader() as conn:
-                    found = operations.get(conn, task.id)
-                if found is None or found.finished:
+                found = self.database.retrying(look)
+                if found is None or is_done(found):
                     return
 
     def _park_undo(self, task: Task, error: exception.VolmgrError, undo_error: BaseException) -> None:
@@ -377,17 +390,21 @@ class Runner:
         task.data["why"] = exception.to_primitive(error)
         later = self.clock.now() + datetime.timedelta(seconds=BACKOFF[min(tries, len(BACKOFF) - 1)])
         LOG.error("Operation %s (%s) is parked, %s: %s", task.id, task.operation.verb, reason, error)
-        with self.database.writer() as conn:
-            operations.park(
-                conn,
-                task.id,
-                task.epoch,
-                self.clock.now(),
-                reason=reason,
-                data=task.data,
-                error=None if forward else exception.to_primitive(error),
-                not_before=later if reason == "backend" else None,
-            )
+
+        def write() -> None:
+            with self.database.writer() as conn:
+                operations.park(
+                    conn,
+                    task.id,
+                    task.epoch,
+                    self.clock.now(),
+                    reason=reason,
+                    data=task.data,
+                    error=None if forward else exception.to_primitive(error),
+                    not_before=later if reason == "backend" else None,
+                )
+
+        self.database.repeating(write)
         self._killpoint(f"{task.operation.verb}/-/parked")
 
 
@@ -471,7 +488,8 @@ class _Progress:
                     conn, task.id, task.epoch, task.clock.now(), data=task.data, pivoted=True, step=following
                 )
 
-        task.database.retrying(commit)
+        # An unknown outcome must not pass for a failure: what is undone then would be the new current object.
+        self.runner.settle(task, commit, lambda found: found.pivoted)
         task.pivoted = True
 
     def revert(self, index: int) -> None:

@@ -194,12 +194,25 @@ class Database:
         :returns: what ``function`` returns.
         :raises DatabaseBusy, DatabaseDown: still so after ``retry_timeout`` seconds.
         """
+        return self._repeat(function, (DatabaseBusy, DatabaseDown))
+
+    def repeating(self, function: Callable[[], T]) -> T:
+        """Like :meth:`retrying`, for a function that may have committed and then runs again: twice is as once.
+
+        So it is called again after a commit of unknown outcome, too.
+
+        :param function: it must change nothing but the database; of two runs the second one's result counts.
+        :raises DatabaseBusy, DatabaseDown, CommitUnknown: still so after ``retry_timeout`` seconds.
+        """
+        return self._repeat(function, (DatabaseBusy, DatabaseDown, CommitUnknown))
+
+    def _repeat(self, function: Callable[[], T], errors: tuple[type[exception.VolmgrError], ...]) -> T:
         deadline = self.clock.monotonic() + self.retry_timeout
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
                 return function()
-            except (DatabaseBusy, DatabaseDown) as error:
+            except errors as error:
                 if self.clock.monotonic() + pause >= deadline:
                     raise
                 LOG.debug("Transaction is tried again: %s", error)

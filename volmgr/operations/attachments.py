@@ -96,7 +96,7 @@ class Attachments:
                 attachments.settle(conn, volume_id, self.clock.now())
                 return record
 
-        return records.attachment_view(self.database.retrying(write))
+        return records.attachment_view(self.database.repeating(write))
 
     def connect(self, attachment_id: str, volume_id: str, connector: dict[str, Any]) -> dict[str, Any]:
         """Grant an attachment's connector access; returns connection_info."""
@@ -143,7 +143,7 @@ class Attachments:
                 attachments.settle(conn, record.volume_id, self.clock.now())
                 return dataclasses.replace(record, status="attached", attached_at=self.clock.now())
 
-        return records.attachment_view(self.database.retrying(write))
+        return records.attachment_view(self.database.repeating(write))
 
     def delete(self, volume_id: str, attachment_id: str) -> dict[str, Any]:
         """Take an attachment and its access away; one that is gone already is success."""
@@ -209,19 +209,23 @@ class Attachments:
                 attachments.settle(conn, volume_id, now)
                 return record
 
-        return records.attachment_view(self.database.retrying(write))
+        return records.attachment_view(self.database.repeating(write))
 
     def detach(self, volume_id: str, attachment_id: str | None, force: bool) -> dict[str, Any]:
         """Record that a volume is not used any more; with ``force`` all its attachments and grants go."""
         if force and attachment_id is None:
             return self._detach_all(volume_id)
 
-        def write() -> str | None:
+        went: list[str] = []
+
+        def write() -> None:
             with self.database.writer(urgent=True) as conn:
                 self._volume(conn, volume_id)
                 present = attachments.of_volume(conn, volume_id)
-                chosen = _same(present, attachment_id) if attachment_id else (present[0] if present else None)
-                if attachment_id is None and len(present) > 1:
+                # Run again after a commit of unknown outcome, it is about the same one as before.
+                wanted = attachment_id or (went[0] if went else None)
+                chosen = _same(present, wanted) if wanted else (present[0] if present else None)
+                if wanted is None and len(present) > 1:
                     raise exception.Invalid(
                         f"attachment_id is missing, the volume has {len(present)} attachments",
                         hint=f"volmgr attachment list --volume {volume_id}",
@@ -230,14 +234,14 @@ class Attachments:
                 if chosen is not None:
                     export_rows.delete_grants(conn, volume_id, attachment_id=chosen.id)
                     attachments.delete(conn, chosen.id)
+                    went.append(chosen.id)
                 attachments.settle(conn, volume_id, self.clock.now())
-                return chosen.id if chosen else None
 
         with self.exports.locks.hold(volume_id):
-            detached = self.database.retrying(write)
-        if detached is not None:
+            self.database.repeating(write)
+        if went:
             self.exports.sync("volume", volume_id)
-        return {"volume_id": volume_id, "attachment_id": detached}
+        return {"volume_id": volume_id, "attachment_id": went[0] if went else None}
 
     def _detach_all(self, volume_id: str) -> dict[str, Any]:
         def change(conn: Connection, _found: export_rows.Wanted) -> None:

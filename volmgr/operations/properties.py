@@ -50,7 +50,7 @@ class Properties:
                     conn.execute(statement.values(**values, updated_at=self.clock.now()))
                 return listing.volume(conn, volume_id, context.scope)
 
-        changed = self.database.retrying(write)
+        changed = self.database.repeating(write)
         if "readonly" in values:
             self.exports.sync("volume", volume_id)
         return changed

@@ -69,7 +69,7 @@ class Dispatcher(rpc_dispatcher.RPCDispatcher):  # type: ignore[misc]
             return self._do_dispatch(endpoint, message["method"], incoming.ctxt, message.get("args", {}))
         except exception.VolmgrError as error:
             LOG.info("%s is answered with %s: %s", method, error.code, error)
-            raise rpc_dispatcher.ExpectedException() from error
+            raise _expected(error) from error
         except Exception as error:
             LOG.exception("%s failed with an error that is not typed", method)
             raise _internal(method, error) from error
@@ -101,6 +101,23 @@ class Dispatcher(rpc_dispatcher.RPCDispatcher):  # type: ignore[misc]
         if served:
             raise exception.Unsupported(f"There is no verb {verb}", verb=verb)
         raise exception.Unsupported(f"{verb} is not served in version {version}", verb=verb, version=version)
+
+
+def _expected(error: exception.VolmgrError) -> rpc_dispatcher.ExpectedException:
+    """Return what lets a client raise an error again.
+
+    A client knows the classes of :mod:`volmgr.exception` only; an error of a room's own goes as the remedy that it is a
+    kind of, with its own code.
+    """
+    known = next(cls for cls in type(error).__mro__ if cls.__module__ == exception.__name__)
+    if known is type(error):
+        return rpc_dispatcher.ExpectedException()
+    crossing = known(error.message, **error.kwargs)
+    crossing.code = error.code
+    try:
+        raise crossing
+    except exception.VolmgrError:
+        return rpc_dispatcher.ExpectedException()
 
 
 def _internal(method: Any, error: Exception) -> rpc_dispatcher.ExpectedException:

@@ -22,7 +22,7 @@ class _Ends:
 
 
 class CuttingProxy:
-    """Forwards to a port of this host; :attr:`cut_at` is the text of a client at which it drops every connection.
+    """Forwards to a port of this host; :attr:`cut_at` is the text of a client at which it drops its connection.
 
     :param port: where the server listens.
     :param deliver: whether the server still gets the text, so that only the answer is lost.
@@ -30,13 +30,14 @@ class CuttingProxy:
 
     def __init__(self, port: int, *, deliver: bool) -> None:
         self._port = port
-        self._deliver = deliver
+        self.deliver = deliver
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.cut_at: bytes | None = None
         self.cuts = 0
         self._open: list[socket.socket] = []
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._server = threading.Thread(target=self._serve, daemon=True)
+        self._server.start()
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):  # the listener was closed: the test is over
@@ -57,7 +58,7 @@ class CuttingProxy:
                     self.cut_at = None
                     self.cuts += 1
                     ends.cut.set()
-                    if self._deliver:
+                    if self.deliver:
                         server.sendall(data)
                         ends.answered.wait(ANSWER_SECONDS)
                     break
@@ -84,6 +85,7 @@ class CuttingProxy:
     def close(self) -> None:
         """Lose every connection and take no more."""
         _shut(self._listener)  # a close alone would let a thread that waits in accept() take one more
+        self._server.join(ANSWER_SECONDS)  # a descriptor that somebody waits at must not be given away anew
         self._listener.close()
         self.drop()
 

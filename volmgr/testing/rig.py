@@ -95,6 +95,7 @@ class Rig:
             cipher=self.cipher,
             clock=self.clock,
             volume_types=self.types.get,
+            killpoint=killpoint,
         )
         self.dispatcher = Dispatcher(
             self.database,

@@ -107,7 +107,7 @@ def test_a_cast_that_the_database_lost_goes_back_to_its_queue(server: Server, ev
 
 def test_a_call_that_the_database_lost_is_answered(server: Server, events: list[str]) -> None:
     server._process_incoming([Message("lost", events)])
-    assert events == ["run", "failure DatabaseDown", "acknowledge"]
+    assert events == ["run", "failure BackendDown", "acknowledge"]
 
 
 @pytest.mark.parametrize("method", ["hidden", "_hidden", "__init__", "events", "target", "nothing"])

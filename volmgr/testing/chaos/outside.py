@@ -75,6 +75,17 @@ class Outside:
                 return path
         raise FileNotFoundError(f"no file of object {object_id}")
 
+    def object_of(self, kind: str, resource_id: str) -> str:
+        """Return the object that embodies a volume or a snapshot now.
+
+        :raises LookupError: there is no such resource.
+        """
+        table = models.volumes if kind == "volume" else models.snapshots
+        found = self.rows(table, table.c.id == resource_id)
+        if not found:
+            raise LookupError(f"there is no {kind} {resource_id}")
+        return str(found[0].object_id)
+
     def rows(self, table: sa.Table, *where: Any) -> list[Any]:
         """Return rows of the database."""
         with self.database.reader() as conn:
@@ -115,10 +126,15 @@ class Outside:
         found = violations(self.database, storage=self.storage(), targets=self.targets())
         return found + self.strangers() + self.processes()
 
-    def settle(self) -> list[str]:
-        """Wait until nothing runs and the target has followed; returns what is wrong then."""
+    def settle(self, *, patient: bool = True) -> list[str]:
+        """Wait until nothing runs and the target has followed; returns what is wrong then.
+
+        :param patient: False: look once, as something may be wrong on purpose.
+        """
         try:
             self.wait_idle()
+            if not patient:
+                return self.violations()
             wait_until(lambda: not self.violations(), FOLLOW_SECONDS, "nothing is wrong")
         except WaitTimeout:
             return self.unfinished() + self.violations()

@@ -19,10 +19,10 @@ from volmgr import operations
 from volmgr.operations import registry
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-#: what every operation passes; ``started`` and ``taken`` need a queue and a death.
+#: what every operation passes; ``taken`` needs a death.
 WHOLE = ("close", "closed", "taken")
 #: operations that no client asks for.
-OWN = ("wipe",)
+OWN = ("discard", "restore_storage", "wipe")
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,13 @@ def missing(reached: Iterable[str], verbs: Iterable[str] | None = None) -> list[
 
     :param reached: points without ids. :param verbs: all that are registered, by default.
     """
-    points = set(reached)
+    points, written = set(reached), source_steps()  # reading the source registers every verb
     found = []
     known = tuple(verbs) if verbs is not None else registry.verbs()
     for verb in known:
-        ends = ("started", *WHOLE) if verb in OWN else ("received", "admitted", *WHOLE)
+        ends = WHOLE if verb in OWN else ("received", "admitted", *WHOLE)
         found += [f"{verb}/-/{when} was never reached" for when in ends if f"{verb}/-/{when}" not in points]
-    for step in source_steps():
+    for step in written:
         for when in step.whens:
             wanted = f"{step.verb or '*'}/{step.pattern}/{when}"
             if not any(fnmatchcase(point, wanted) for point in points):

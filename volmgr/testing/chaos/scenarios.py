@@ -7,18 +7,24 @@ with ``@`` stand for ids, new ones for each telling.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
+_ROLE = re.compile(r"@[vsc]\b")
 INITIATOR = "iqn.1993-08.org.debian:01:chaos"
 CONNECTOR = {"initiator": INITIATOR, "ip": "127.0.0.1", "host": "compute"}
 #: a text that a volume's first block gets, so that copies can be told.
 MARK = "mark"
+#: a file that is put into the storage, or gets another name there, behind the daemon's back.
+PUT, RENAME = "put", "rename"
+#: an audit, and then the mending of what it found of this story's.
+MEND = "mend"
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request, or :data:`MARK` with a volume and a text to write into it from outside."""
+    """A request, or one of :data:`MARK`, :data:`PUT`, :data:`RENAME` and :data:`MEND`."""
 
     method: str
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +69,14 @@ REVERT = Call("revert_to_snapshot", {"volume_id": "@v", "snapshot_id": "@s"})
 EXTEND = Call("extend_volume", {"volume_id": "@v", "new_size": 2})
 UNDELETE = Call("undelete_volume", {"volume_id": "@v"})
 KEPT = (("trash_retention", 3600),)
+
+
+LET_GO = Call("delete_volume", {"volume_id": "@v", "unmanage_only": True})
+SNAPSHOT_LET_GO = (*MARKED, SNAPSHOT, Call("delete_snapshot", {"snapshot_id": "@s", "unmanage_only": True}))
+MANAGE_SNAPSHOT = Call(
+    "manage_existing_snapshot",
+    {"snapshot_id": "@c", "volume_id": "@v", "ref": {"source-name": "unmanaged-snapshot-@s"}},
+)
 
 
 def _fails(verb: str, role: str, when: str = "after", error: str = "volmgr.inconsistent") -> dict[str, Any]:
@@ -170,6 +184,40 @@ SCENARIOS: tuple[Scenario, ...] = (
         faults=(_fails("trash_volume", "@v", "before", "volmgr.backend_down"),),
         since="revert_to_snapshot/-/parked",
     ),
+    Scenario(
+        "manage",
+        "manage_existing",
+        (*MARKED, LET_GO),
+        Call("manage_existing", {"volume_id": "@c", "ref": {"source-name": "unmanaged-volume-@v"}}),
+        inside=(("manage_existing", "building"), ("manage_existing", "after")),
+    ),
+    Scenario(
+        "manage-fails",
+        "manage_existing",
+        (*MARKED, LET_GO),
+        Call("manage_existing", {"volume_id": "@c", "ref": {"source-name": "unmanaged-volume-@v"}}),
+        faults=(_fails("manage_existing", "@c"),),
+    ),
+    Scenario("manage-snapshot", "manage_existing_snapshot", SNAPSHOT_LET_GO, MANAGE_SNAPSHOT),
+    Scenario(
+        "manage-snapshot-fails",
+        "manage_existing_snapshot",
+        SNAPSHOT_LET_GO,
+        MANAGE_SNAPSHOT,
+        faults=(_fails("manage_existing_snapshot", "@c"),),
+    ),
+    Scenario(
+        "mend-an-orphan",
+        "discard",
+        (Call(PUT, {"name": "volume-@v"}),),
+        Call(MEND),
+    ),
+    Scenario(
+        "mend-what-is-in-the-trash",
+        "restore_storage",
+        (*MARKED, Call(RENAME, {"name": "volume-@v", "to": "_trash-@v"})),
+        Call(MEND),
+    ),
     Scenario("connect", "connect", MARKED, CONNECTED),
     Scenario("disconnect", "disconnect", (*MARKED, CONNECTED), Call("terminate_connection", CONNECTED.arguments)),
     Scenario(
@@ -185,8 +233,8 @@ BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
 def told(value: Any, ids: dict[str, str]) -> Any:
     """Return a value with its roles exchanged for ids."""
-    if isinstance(value, str) and value.startswith("@"):
-        return ids[value]
+    if isinstance(value, str):
+        return _ROLE.sub(lambda match: ids[match[0]], value)
     if isinstance(value, dict):
         return {key: told(item, ids) for key, item in value.items()}
     return value

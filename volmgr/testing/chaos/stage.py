@@ -24,6 +24,8 @@ class Stage:
     """One folder over many lives of a daemon.
 
     :param backend: options of its backend; the simulator by default.
+    :param database: URL of a database with the schema; by default the embedded one.
+    :param default: options of ``[DEFAULT]``. :param sections: further sections. :param environment: variables.
     :param options: further options of the backend.
     """
 
@@ -32,7 +34,11 @@ class Stage:
         folder: Path,
         *,
         backend: dict[str, Any] | None = None,
-        outside: Callable[[Daemon], Outside] = Outside,
+        outside: Callable[..., Outside] = Outside,
+        database: str | None = None,
+        default: dict[str, Any] | None = None,
+        sections: dict[str, dict[str, Any]] | None = None,
+        environment: dict[str, str] | None = None,
         **options: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,17 +52,21 @@ class Stage:
             "sim_faults_file": str(self._faults),
             "target_ip_address": "127.0.0.1",
         }
-        environment = {
+        aims = {
             killpoints.FILE_ENVIRONMENT: str(self._aim),
             killpoints.RECORD_ENVIRONMENT: str(self._record),
         }
-        # The journal is on a disk that survives the process: nothing is gained by flushing it to the medium here.
+        more = {"database": {"connection": database}} if database else {}
         self.daemon = Daemon(
-            folder, backend={**backend, **options}, options={"report_interval": 1}, environment=environment
+            folder,
+            backend={**backend, **options},
+            options={"report_interval": 1, **(default or {})},
+            sections={**more, **(sections or {})},
+            environment={**aims, **(environment or {})},
         )
         self.lay_faults()
         self.aim("")
-        self.outside = outside(self.daemon)
+        self.outside = outside(self.daemon, url=database)
         self.client = self.daemon.client()
         self.kills = 0
 
