@@ -245,7 +245,7 @@ class Worker:
             self.dispatcher.ring()
             if self._insist(self.exports.rebuild, "Making the exports again"):
                 self._rebuilt = True
-                self._reconcile()
+                self._spawn(self._reconcile, "audit")
 
     def _take_over(self) -> None:
         if count := self.dispatcher.recover():
