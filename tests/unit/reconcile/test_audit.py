@@ -19,6 +19,7 @@ from volmgr.drivers.sim.store import MemoryStore
 from volmgr.operations import snapshots, volumes
 from volmgr.reconcile.auditor import Auditor, findings_of
 from volmgr.reconcile.findings import Kind, Repair
+from volmgr.testing.filling import fill
 from volmgr.testing.rig import PREFIX, Rig
 
 CONNECTOR = {"initiator": "iqn.1993-08.org.debian:01:a", "ip": "127.0.0.1", "host": "compute"}
@@ -167,38 +168,6 @@ def test_another_workers_things_are_not_looked_at(rig: Rig) -> None:
 
 
 # --- cost ---------------------------------------------------------------------------------------------------------
-
-
-def fill(rig: Rig, count: int) -> None:
-    """Make available volumes by the thousand, a third of them exported and granted, in SQL, storage and target."""
-    now = rig.clock.now()
-    ids = [new_id() for _ in range(count)]
-    with rig.database.writer() as conn:
-        conn.execute(sa.insert(models.volumes), [
-            {"id": item, "size": 1, "status": "available", "host": "host@sim#pool", "object_id": item,
-             "created_at": now, "project_id": "p"}
-            for item in ids
-        ])
-        conn.execute(sa.insert(models.objects), [
-            {"id": item, "kind": "volume", "resource_id": item, "role": "current", "host": "host@sim#pool",
-             "serial": item, "size_bytes": types.GiB, "created_at": now}
-            for item in ids
-        ])
-        conn.execute(sa.insert(models.exports), [
-            {"resource_id": item, "kind": "volume", "host": "host@sim", "created_at": now,
-             "target_name": names.target_name(PREFIX, "volume", item)}
-            for item in ids[::3]
-        ])
-        conn.execute(sa.insert(models.grants), [
-            {"id": new_id(), "resource_id": item, "peer_key": "iqn:a", "initiator": "iqn.a", "created_at": now,
-             "wwpns": None, "macs": None}
-            for item in ids[::3]
-        ])
-        conn.execute(sa.insert(models.quotas), {"project_id": "p", "volume_type_id": "", "volumes": count,
-                                                "gigabytes": count})
-    for item in ids:
-        rig.driver.store.create(names.object_name("volume", item), types.GiB)
-    rig.exports.rebuild()
 
 
 def test_five_thousand_volumes_cost_a_constant_number_of_calls_and_statements_per_thousand(tmp_path: Path) -> None:
