@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.figures import Figure, Scale, table  # noqa: E402  (a checkout need not be installed)
 
-NAMES = ("budgets", "footprint", "rpc", "connect", "create")
+NAMES = ("budgets", "footprint", "rpc", "connect", "create", "reconcile")
 TIMEOUT_SECONDS = 1800.0
 
 

@@ -102,7 +102,12 @@ class Incarnation:
                 os.kill(holder, signal.SIGKILL)
 
     def left_over(self) -> list[int]:
-        """Return the processes that hold this life's lock and descend from somebody else: nobody waits for them."""
+        """Return the processes that hold this life's lock and descend from somebody else: nobody waits for them.
+
+        None without the lock.
+        """
+        if self._fd is None:
+            return []
         return [pid for pid in holders(self.path) if os.getpid() not in ancestors(pid)]
 
     def release(self) -> None:

@@ -424,27 +424,27 @@ class VolumeManager(Administration, SchedulerDependentManager):
         found = [] if dry else self.worker.findings_about(id)
         return {**answer, "findings": found}
 
-    @answered(host=optional(validate.host), reason=_name)
+    @answered(service=optional(validate.host), reason=_name)
     def service_disable(
-        self, context: RequestContext, host: str | None = None, reason: str | None = None
+        self, context: RequestContext, service: str | None = None, reason: str | None = None
     ) -> dict[str, Any]:
         """Let nothing new be placed on a worker; what is there is served on."""
         self.administrator(context)
-        return self.worker.switches.switch(host, disabled=True, reason=reason)
+        return self.worker.switches.switch(service, disabled=True, reason=reason)
 
-    @answered(host=optional(validate.host))
-    def service_enable(self, context: RequestContext, host: str | None = None) -> dict[str, Any]:
+    @answered(service=optional(validate.host))
+    def service_enable(self, context: RequestContext, service: str | None = None) -> dict[str, Any]:
         """Let new volumes be placed on a worker again."""
         self.administrator(context)
-        return self.worker.switches.switch(host, disabled=False, reason=None)
+        return self.worker.switches.switch(service, disabled=False, reason=None)
 
-    @answered(host=optional(validate.host), reason=_name, timeout=validate.seconds)
+    @answered(service=optional(validate.host), reason=_name, timeout=validate.seconds)
     def service_drain(
-        self, context: RequestContext, host: str | None = None, reason: str | None = None, timeout: float = 0
+        self, context: RequestContext, service: str | None = None, reason: str | None = None, timeout: float = 0
     ) -> dict[str, Any]:
         """Let nothing new be placed on a worker and say what it is still at; ``timeout`` seconds wait for the end."""
         self.administrator(context)
-        return self.worker.switches.drain(host, reason, timeout)
+        return self.worker.switches.drain(service, reason, timeout)
 
     # --- operations -----------------------------------------------------------------------------------------------
 

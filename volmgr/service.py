@@ -245,7 +245,7 @@ class Worker:
             self.dispatcher.ring()
             if self._insist(self.exports.rebuild, "Making the exports again"):
                 self._rebuilt = True
-                self._reconcile()
+                self._spawn(self._reconcile, "audit")
 
     def _take_over(self) -> None:
         if count := self.dispatcher.recover():
@@ -271,8 +271,9 @@ class Worker:
                 found = self.auditor.run(fix=True, repairs=LEVEL).findings
                 if left := [item for item in found if item.repair not in LEVEL]:
                     LOG.warning("%d findings wait for: volmgr-manage audit", len(left))
-            except Exception:
-                LOG.exception("The audit of %s failed; it is tried again in %s s", self.host, interval)
+            except Exception as error:
+                known = _ours(error)
+                LOG.error("The audit of %s failed, it is tried again: %s", self.host, error, exc_info=not known)
             if self.clock.wait(self._stopping, interval):
                 return
 

@@ -104,6 +104,11 @@ class Task:
         return self.backend.driver
 
     @property
+    def abandoned(self) -> bool:
+        """Whether an operator gives the operation up: its steps are not undone, what they made may be there."""
+        return self.operation.state == "parked"
+
+    @property
     def results(self) -> dict[str, Any]:
         """What the steps that are done returned, by step name."""
         found: dict[str, Any] = self.data.setdefault("results", {})
@@ -252,7 +257,7 @@ class Runner:
             self._park(task, "operator", exception.Inconsistent(
                 f"The worker died {task.operation.deaths} times while it ran this operation",
                 hint=f"Read the log, then: volmgr operation retry {task.id}, or: volmgr operation abandon {task.id}",
-            ))
+            ), forward=task.operation.error is None)
             return
         if task.operation.error is not None:
             self._undo(operation, task, steps[: begun + 1], exception.from_primitive(task.operation.error))

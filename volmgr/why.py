@@ -143,10 +143,9 @@ def _story(record: types.OperationRecord) -> str:
 
 def _steps(record: types.OperationRecord) -> str:
     """Return how long each step took; a single step's time is the operation's own."""
-    begun = [
-        (name, datetime.datetime.fromisoformat(text).replace(tzinfo=None))
-        for name, text in ((record.data or {}).get("times") or {}).items()
-    ]
+    times = ((record.data or {}).get("times") or {}).items()
+    begun = [(name, datetime.datetime.fromisoformat(text).replace(tzinfo=None)) for name, text in times]
+    begun.sort(key=lambda item: item[1])  # the journal keeps no order
     if len(begun) < 2 or record.finished_at is None:
         return ""
     ends = [moment for _name, moment in begun[1:]] + [record.finished_at]

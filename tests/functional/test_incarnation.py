@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from volmgr import exception
-from volmgr.incarnation import Incarnation, holders, started
+from volmgr.incarnation import Incarnation, command_of, holders, started
+from volmgr.testing.waiting import wait_until
 
 HOLD = """
 import sys
@@ -79,3 +82,27 @@ def test_backends_have_locks_of_their_own(tmp_path: Path) -> None:
     two.acquire()
     one.release()
     two.release()
+
+
+def test_a_process_that_nobody_waits_for_is_told_from_a_child(tmp_path: Path) -> None:
+    """A child of a child whose parent has died holds the lock on, and descends from somebody else."""
+    incarnation = Incarnation(str(tmp_path), "host@backend")
+    assert incarnation.left_over() == []
+    incarnation.acquire()
+    child = subprocess.Popen(["sleep", "600"], pass_fds=[incarnation.fd])
+    start = "subprocess.Popen(['sleep', '600'], pass_fds=[int(sys.argv[1])], stdout=2)"
+    script = f"import subprocess, sys; print({start}.pid)"
+    argv = [sys.executable, "-c", script, str(incarnation.fd)]
+    with subprocess.Popen(argv, pass_fds=[incarnation.fd], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        orphan = int(parent.stdout.readline())
+    try:
+        assert incarnation.left_over() == [orphan]
+        assert command_of(orphan) == "sleep 600"
+    finally:
+        os.kill(orphan, signal.SIGKILL)
+        child.kill()
+        child.wait()
+    wait_until(lambda: incarnation.left_over() == [], 10, "the orphan has ended")
+    assert command_of(orphan) == ""
+    incarnation.release()

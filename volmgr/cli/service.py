@@ -47,14 +47,14 @@ class ServiceDisable(_Switch):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         host = self.host(parsed_args.host)
-        return self.fields(self.session.call("service_disable", host=host, reason=parsed_args.reason))
+        return self.fields(self.session.call("service_disable", service=host, reason=parsed_args.reason))
 
 
 class ServiceEnable(_Switch):
     """Place new volumes on a worker again."""
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        return self.fields(self.session.call("service_enable", host=self.host(parsed_args.host)))
+        return self.fields(self.session.call("service_enable", service=self.host(parsed_args.host)))
 
 
 class ServiceDrain(_Switch):
@@ -73,7 +73,7 @@ class ServiceDrain(_Switch):
         while True:
             left = max(0.0, deadline - time.monotonic())
             found = self.session.call(
-                "service_drain", host=host, reason=parsed_args.reason, timeout=min(left, SLICE)
+                "service_drain", service=host, reason=parsed_args.reason, timeout=min(left, SLICE)
             )
             self.left = found["unfinished"]
             if not self.left or left <= 0:

@@ -255,5 +255,5 @@ class RevertToSnapshot(Operation[RevertArgs]):
         return {"volume_id": self.a.volume_id, "snapshot_id": self.a.snapshot_id}
 
     def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
-        if "new" in task.data:
+        if "new" in task.data and not task.abandoned:
             tx.forget_object(task.data["new"])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from volmgr import concurrency, exception, names, types
+from volmgr import exception, names, types
 from volmgr.db import audit, findings, records
 from volmgr.db.audit_rows import ExportRow, ResourceRow
 from volmgr.reconcile.diff import diff
@@ -163,7 +163,7 @@ class Auditor:
         )
         busy = set(touched).union(*(item.ids for item in (*before, *after)))
         busy.update(*(self.driver.helper_ids(item) for item in tuple(busy)))
-        return concurrency.offload(diff, recorded, world, busy), unseen
+        return diff(recorded, world, busy), unseen
 
     def _sides(self, of: list[str]) -> dict[str, Any]:
         resources = audit.resources(self.database, of, self._page)

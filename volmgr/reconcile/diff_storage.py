@@ -69,15 +69,10 @@ def _resource(row: ResourceRow, states: Mapping[str, ObservedObject]) -> Iterato
     yield from _size(row, current)
     if (building := states.get(BUILDING)) is not None:
         reason = f"Beside {current.name}, which is whole, there is {building.name}"
-        yield finding(
-            Kind.BUILDING_LEFT, row.kind, row.id, reason, name=building.name, object_id=row.name_id,
-            safe=building.marked,
-        )
+        yield _free(Kind.BUILDING_LEFT, row.kind, row.id, reason, building)
     if trash is not None and not trash.held:
         reason = f"Beside {current.name} there is {trash.name}, an earlier object of the same id"
-        yield finding(
-            Kind.TRASH_ORPHAN, row.kind, row.id, reason, name=trash.name, object_id=row.name_id, safe=trash.marked
-        )
+        yield _free(Kind.TRASH_ORPHAN, row.kind, row.id, reason, trash)
 
 
 def _size(row: ResourceRow, current: ObservedObject) -> Iterator[Finding]:
@@ -115,7 +110,7 @@ def _without_resource(stored: ObjectRow, states: Mapping[str, ObservedObject]) -
         else:
             kind = {TRASH: Kind.TRASH_ORPHAN, BUILDING: Kind.BUILDING_LEFT}.get(state, Kind.STORAGE_ORPHAN)
             reason = f"{item.name} was an object {of} ({stored.role}) and belongs to nothing any more"
-            yield finding(kind, "object", stored.id, reason, name=item.name, safe=item.marked)
+            yield _free(kind, "object", stored.id, reason, item)
 
 
 def _unknown(recorded: Recorded, object_id: str, states: Mapping[str, ObservedObject]) -> Iterator[Finding]:
@@ -131,13 +126,20 @@ def _unknown(recorded: Recorded, object_id: str, states: Mapping[str, ObservedOb
             said = f"The last that the journal knows of it is {past.verb}, {past.state}"
         else:
             known, said = False, "Neither SQL nor the journal knows it"
-        if not item.marked:
-            said += ", and it bears no mark of ours"
         kind = {TRASH: Kind.TRASH_ORPHAN, BUILDING: Kind.BUILDING_LEFT}.get(state, Kind.STORAGE_ORPHAN)
-        repair = None if item.marked else Repair.OPERATOR
-        yield finding(
-            kind, "object", object_id, f"{item.name}: {said}", name=item.name, safe=known and item.marked, repair=repair
-        )
+        yield _free(kind, "object", object_id, f"{item.name}: {said}", item, safe=known)
+
+
+def _free(
+    kind: Kind, resource: str, resource_id: str, reason: str, item: ObservedObject, *, safe: bool = True
+) -> Finding:
+    """Return the finding about storage to be freed; what bears no mark of ours is for an operator alone."""
+    if item.marked:
+        return finding(kind, resource, resource_id, reason, name=item.name, object_id=item.object_id, safe=safe)
+    reason += "; it bears no mark of ours, so nothing is done about it"
+    return finding(
+        kind, resource, resource_id, reason, name=item.name, object_id=item.object_id, repair=Repair.OPERATOR
+    )
 
 
 def _ended(past: PastRow) -> bool:

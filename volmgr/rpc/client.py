@@ -344,19 +344,19 @@ class VolumeAPI(AdministrationAPI):
         """Give a volume or snapshot another status by hand; ``dry`` only says what that would break."""
         return self._read(context, "reset_status", resource=resource, id=id, status=status, dry=dry)
 
-    def service_disable(self, context: RequestContext, host: str | None = None, reason: str | None = None) -> Answer:
+    def service_disable(self, context: RequestContext, service: str | None = None, reason: str | None = None) -> Answer:
         """Let nothing new be placed on a worker."""
-        return self._read(context, "service_disable", host=host, reason=reason)
+        return self._read(context, "service_disable", service=service, reason=reason)
 
-    def service_enable(self, context: RequestContext, host: str | None = None) -> Answer:
+    def service_enable(self, context: RequestContext, service: str | None = None) -> Answer:
         """Let new volumes be placed on a worker again."""
-        return self._read(context, "service_enable", host=host)
+        return self._read(context, "service_enable", service=service)
 
     def service_drain(
-        self, context: RequestContext, host: str | None = None, reason: str | None = None, timeout: float = 0.0
+        self, context: RequestContext, service: str | None = None, reason: str | None = None, timeout: float = 0.0
     ) -> Answer:
         """Disable a worker and wait a while for the end of what it is at; ``unfinished`` says how many are left."""
-        return self._read(context, "service_drain", host=host, reason=reason, timeout=timeout)
+        return self._read(context, "service_drain", service=service, reason=reason, timeout=timeout)
 
     def _read(self, context: RequestContext, method: str, **args: Any) -> Answer:
         answer: Answer = self.call(context, method, **args)

@@ -61,6 +61,7 @@ class Rig:
 
     :param folder: where the database, the key file and the simulator's objects are.
     :param host: the worker's name; several rigs on one database are several workers.
+    :param make_driver: makes another driver than the simulator, given the worker's name and the target.
     :param settings: what differs from the defaults of :class:`volmgr.db.admission.Settings`.
     """
 
@@ -72,6 +73,7 @@ class Rig:
         executor: Executor | None = None,
         killpoint: Callable[[str], None] | None = None,
         target: Target | None = None,
+        make_driver: Callable[[str, Target], Any] | None = None,
         host: str = HOST,
         **settings: Any,
     ) -> None:
@@ -84,7 +86,11 @@ class Rig:
         self.target = target or FakeTarget(TargetConfig(PREFIX, (types.Portal("127.0.0.1", 3260),), str(folder)))
         self.target.start()
         options = Configuration({"sim_store_path": str(folder / "sim"), "volume_backend_name": "pool"})
-        self.driver = SimDriver(configuration=options, host=host, target=self.target)
+        self.driver: Any
+        if make_driver is not None:
+            self.driver = make_driver(host, self.target)
+        else:
+            self.driver = SimDriver(configuration=options, host=host, target=self.target)
         self.settings = Settings(host=host, **{"pool": "pool", "quota": NO_LIMITS, **settings})
         self.types = volume_types.Cache(self.database)
         self.exports = Exports(

@@ -139,6 +139,7 @@ BAD: dict[str, st.SearchStrategy[Any]] = {
     "description": st.one_of(NOT_TEXT, CONTROL, st.just("é" * 4097)),
     "metadata": NO_METADATA,
     "host": NO_HOST,
+    "service": NO_HOST,
     "connector": NO_CONNECTOR,
     "mode": NO_MODE,
     "filters": NO_FILTERS,

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from tests.conftest import require
-from volmgr import exception
+from volmgr import exception, names
 from volmgr.incarnation import started
 from volmgr.testing.daemon import Client, Daemon, free_port
 from volmgr.testing.waiting import wait_until
+from volmgr.tools.tgt import TgtClient
 
 INITIATOR = "iqn.1993-08.org.debian:01:volmgr-test"
 CONNECTOR = {"initiator": INITIATOR, "ip": "127.0.0.1", "host": "compute"}
@@ -227,3 +228,52 @@ def cpu_ticks(pid: int) -> int:
     with open(f"/proc/{pid}/stat") as stat:
         fields = stat.read().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
+
+
+def test_an_export_that_is_wiped_comes_back_by_itself(served: Daemon) -> None:
+    """Nobody asks for it: the heartbeat sees that it is gone."""
+    volume_id = new_id()
+    with served.client() as client:
+        client.do("create_volume", volume_id, size=1)
+        info = connect(client, volume_id)
+        write(info, 0x66)
+        (socket,) = served.state.rglob("socket.0")
+        tgt = TgtClient(str(socket), 30)
+        (target,) = tgt.targets()
+        tgt.delete_target(target.tid, force=True)
+        assert tgt.targets() == ()
+        wait_until(lambda: bool(tgt.targets()) and holds(info, 0x66), 60, "the export is back, with its access")
+
+
+def test_an_audit_of_files_and_tgt(served: Daemon) -> None:
+    """What is broken by hand on the file system and in tgtd is found, and what may be mended is."""
+    kept, lost, orphan = new_id(), new_id(), new_id()
+    with served.client() as client:
+        for volume_id in (kept, lost):
+            client.do("create_volume", volume_id, size=1)
+        info = connect(client, kept)
+        assert client.api.audit(client.context)["findings"] == []
+        folder = served.state / "file" / "volumes"
+        (folder / names.object_name("volume", lost)).rename(
+            served.state / "file" / "trash" / names.trash_name(lost)
+        )
+        (folder / names.building_name(kept)).write_bytes(b"half")
+        (folder / names.object_name("volume", orphan)).write_bytes(b"somebody's")
+        (socket,) = served.state.rglob("socket.0")
+        tgt = TgtClient(str(socket), 30)
+        (target,) = tgt.targets()
+        tgt.allow_name(target.tid, f"{INITIATOR}-intruder")
+        tgt.new_target(5, names.target_name("iqn.2010-10.org.openstack:", "volume", lost))
+        found = {item["kind"]: item for item in client.api.audit(client.context)["findings"]}
+        assert set(found) == {
+            "storage-in-trash", "building-left", "storage-orphan", "access-too-wide", "export-orphan",
+        }
+        named = [found[kind]["id"] for kind in ("building-left", "storage-orphan")]
+        client.api.audit(client.context, fix=True)
+        client.api.audit(client.context, fix=True, findings=named)
+        wait_until(lambda: not client.api.audit(client.context)["findings"], 60, "everything is mended")
+        assert sorted(path.name for path in folder.iterdir()) == sorted(
+            names.object_name("volume", volume_id) for volume_id in (kept, lost)
+        )
+        assert [item.name for item in tgt.targets()] == [info["data"]["target_iqn"]]
+        assert tgt.targets()[0].acls == (INITIATOR,)

@@ -27,7 +27,7 @@ from volmgr.types import ExportSpec
 #: lanes and their threads: few, so that requests meet full pools.
 LANES = {"control": 3, "bulk": 2, "observe": 1}
 #: tasks that a worker keeps for as long as it lives; the world is at rest while they wait.
-BACKGROUND = ("pump",)
+BACKGROUND = ("pump", "audit")
 
 
 class SimFaults(Faults):

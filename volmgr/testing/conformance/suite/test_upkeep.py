@@ -164,6 +164,29 @@ class TestObserving:
         bench.driver.delete_volume(grown)
         bench.driver.recognise("delete_volume", grown)
 
+    def test_what_is_observed_can_be_freed_by_its_name(self, bench: Bench) -> None:
+        """Each of its names alone: what lies beside it under the same id stays."""
+        bench.need("observe", "discard", "trash_volume")
+        kept, trashed = bench.created(), bench.created()
+        bench.driver.trash_volume(trashed)
+        bench.half_build(kept, DATA)
+        heard: list[float] = []
+        for state, name in (("building", names.building_name(kept.name_id)), ("trash", names.trash_name(trashed.id))):
+            assert name in {item.name for item in bench.driver.observe() if item.state == state}
+            bench.driver.discard(name, heard.append)
+            assert name not in {item.name for item in bench.driver.observe()}
+            bench.driver.discard(name, heard.append)
+        assert heard[-1] == 1.0
+        assert [item.name for item in bench.driver.observe()] == [kept.name]
+        bench.driver.discard(kept.name, heard.append)
+        assert list(bench.driver.observe()) == []
+
+    def test_only_our_names_can_be_freed(self, bench: Bench) -> None:
+        bench.need("discard")
+        for name in ("root", "../volume", "volume-1", "", names.unmanaged_name("volume", bench.volume().id)):
+            with pytest.raises(exception.Invalid):
+                bench.driver.discard(name, lambda _fraction: None)
+
     def test_statistics_follow_what_is_there(self, bench: Bench) -> None:
         empty = bench.driver.get_volume_stats(refresh=True)
         assert {"volume_backend_name", "vendor_name", "driver_version", "storage_protocol"} <= set(empty)
