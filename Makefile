@@ -5,10 +5,10 @@ TEST := $(PYTHON) tools/test.py
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check functional lab bench docs genconfig genstates clean
+.PHONY: help install demo test check functional lab lab-extended bench docs genconfig genstates clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: ## Debian packages that are missing and the virtual environment .venv
 	@tools/install.sh
@@ -27,6 +27,9 @@ functional: install ## the daemon as a process, on every transport and database
 
 lab: install ## the tests that need a kernel of their own, in a User Mode Linux guest
 	@$(TEST) --tier lab-harness --tier lab $(ARGS)
+
+lab-extended: install ## what make lab leaves out for its length
+	@$(TEST) --tier lab-extended $(ARGS)
 
 bench: install ## the benchmarks
 	@$(PYTHON) tools/bench.py $(ARGS)

@@ -33,6 +33,8 @@ PACKAGES = {
     "lvm": "lvm2",
     "thin_check": "thin-provisioning-tools",
     "iscsid": "open-iscsi",
+    "lsscsi": "lsscsi",
+    "multipathd": "multipath-tools",
 }
 """Program and the Debian package that has it."""
 
