@@ -5,7 +5,7 @@ TEST := $(PYTHON) tools/test.py
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check functional lab lab-extended bench docs genconfig genstates clean
+.PHONY: help install demo test check functional lab lab-extended bench bench-lab docs genconfig genstates clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ lab-extended: install ## what make lab leaves out for its length
 
 bench: install ## the benchmarks
 	@$(PYTHON) tools/bench.py $(ARGS)
+
+bench-lab: install ## the benchmarks that need a kernel of their own, in guests
+	@$(PYTHON) tools/bench.py --lab $(ARGS)
 
 docs: install ## the documentation, into doc/build/html
 	@$(PYTHON) -m sphinx -q -W --keep-going -b html doc/source doc/build/html

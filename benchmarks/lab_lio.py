@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.figures import Figure, Scale, main, ratios, tell
 from benchmarks.lab_lvm import timed
-from benchmarks.processes import counted
+from benchmarks.processes import Counter
 
 GROUP = "attach and detach on LIO (files, one guest)"
 ROOT = Path("/sys/kernel/config/target")
@@ -113,16 +113,18 @@ def run(scale: Scale) -> list[Figure]:
     backend = {"volume_driver": "file", "target_helper": "lioadm", "target_ip_address": "127.0.0.1",
                "target_port": 3270}  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="volmgr-bench-") as folder:
-        daemon = Daemon(Path(folder) / "node", backend=backend)
+        counter = Counter(Path(folder))
+        daemon = Daemon(Path(folder) / "node", backend=backend, environment=counter.environment)
         try:
             daemon.start()
             with daemon.client() as client:
-                return [*_pairs(scale, client, Path(folder)), *_growth(scale, client), *_target(scale, Path(folder))]
+                remote = [*_pairs(scale, counter, client, Path(folder)), *_growth(scale, client)]
+                return remote + _target(scale, Path(folder))
         finally:
             daemon.stop()
 
 
-def _pairs(scale: Scale, client: Any, folder: Path) -> list[Figure]:
+def _pairs(scale: Scale, counter: Counter, client: Any, folder: Path) -> list[Figure]:
     file = folder / "bare"
     file.write_bytes(b"")
     os.truncate(file, 1 << 30)
@@ -138,7 +140,7 @@ def _pairs(scale: Scale, client: Any, folder: Path) -> list[Figure]:
         bare_times.append(statistics.median(one))
         rpc_times.append(statistics.median(other))
     volume_id = remote.volume()
-    with counted() as found:
+    with counter.counted() as found:
         remote.attach(volume_id)
         remote.detach()
     note = f"medians: {statistics.median(rpc_times):.1f} ms against {statistics.median(bare_times):.1f} ms"

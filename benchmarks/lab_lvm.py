@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Figure, Scale, main, ratios, tell
-from benchmarks.processes import counted
+from benchmarks.processes import Counter
 
 GROUP = "thin volumes through RPC against the bare command (LVM, one guest)"
 NAME = "bench"
@@ -103,11 +103,12 @@ def run(scale: Scale) -> list[Figure]:
     times: dict[tuple[str, str], list[float]] = {(who, verb): [] for who in ("bare", "rpc") for verb in VERBS}
     programs: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory(prefix="volmgr-bench-") as folder, group(Path(folder)):
-        daemon = Daemon(Path(folder) / "node", backend=backend())
+        counter = Counter(Path(folder))
+        daemon = Daemon(Path(folder) / "node", backend=backend(), environment=counter.environment)
         try:
             daemon.start()
             with daemon.client() as client:
-                _measure(scale, client, times, programs)
+                _measure(scale, counter, client, times, programs)
         finally:
             daemon.stop()
     figures = []
@@ -122,7 +123,11 @@ def run(scale: Scale) -> list[Figure]:
 
 
 def _measure(
-    scale: Scale, client: Any, times: dict[tuple[str, str], list[float]], programs: dict[str, list[str]]
+    scale: Scale,
+    counter: Counter,
+    client: Any,
+    times: dict[tuple[str, str], list[float]],
+    programs: dict[str, list[str]],
 ) -> None:
     pools = ["lvs", "--noheadings", "-o", "lv_name", "--select", "lv_attr=~^t", NAME]
     bare, remote = _Bare(subprocess.check_output(pools, text=True).strip()), _Remote(client)
@@ -137,7 +142,7 @@ def _measure(
                 times[name, verb].append(timed(getattr(who, verb)))
     remote.doomed.append(remote.create())
     for verb in VERBS:
-        with counted() as found:
+        with counter.counted() as found:
             getattr(remote, verb)()
         programs[verb] = found.names
 
