@@ -5,7 +5,8 @@ TEST := $(PYTHON) tools/test.py
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check functional lab lab-full simulate chaos bench docs genconfig genstates clean
+.PHONY: help install demo test check functional lab lab-extended lab-full simulate chaos bench bench-lab docs \
+	genconfig genstates clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +29,9 @@ functional: install ## the daemon as a process, on every transport and database
 lab: install ## the tests that need a kernel of their own, in a User Mode Linux guest
 	@$(TEST) --tier lab-harness --tier lab $(ARGS)
 
+lab-extended: install ## what make lab leaves out for its length
+	@$(TEST) --tier lab-extended $(ARGS)
+
 lab-full: install ## the whole driver conformance suite over LVM, thick, thin and mirrored, on LIO and tgt; an hour
 	@$(PYTHON) -m volmgr.testing.lab --memory 2048 --timeout 7200 -- \
 		tests/lab/inside/test_lvm_driver.py tests/lab/inside/test_lvm_exports.py -q $(ARGS)
@@ -42,6 +46,9 @@ chaos: install ## kill points of every verb, 1,000 random kills here and 100 in 
 
 bench: install ## the benchmarks
 	@$(PYTHON) tools/bench.py $(ARGS)
+
+bench-lab: install ## the benchmarks that need a kernel of their own, in guests
+	@$(PYTHON) tools/bench.py --lab $(ARGS)
 
 docs: install ## the documentation, into doc/build/html
 	@$(PYTHON) -m sphinx -q -W --keep-going -b html doc/source doc/build/html

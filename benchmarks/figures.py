@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 AT_MOST, AT_LEAST = "<=", ">="
@@ -106,7 +108,9 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
 
 
 def main(run: Callable[[Scale], Sequence[Figure]]) -> None:
-    """Run one benchmark as a process: its figures go to standard output as one line of JSON.
+    """Run one benchmark as a process: its figures go to standard output as one line of JSON, or to a file.
+
+    The file is the one that ``VOLMGR_LAB_OUTPUT`` names, inside a guest of the lab.
 
     :param run: the benchmark.
     """
@@ -115,8 +119,11 @@ def main(run: Callable[[Scale], Sequence[Figure]]) -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     figures = run(Scale(options.rounds, options.quick))
-    json.dump([dataclasses.asdict(figure) for figure in figures], sys.stdout)
-    print(flush=True)
+    text = json.dumps([dataclasses.asdict(figure) for figure in figures])
+    if path := os.environ.get("VOLMGR_LAB_OUTPUT"):
+        Path(path).write_text(text, encoding="utf-8")
+    else:
+        print(text, flush=True)
 
 
 def tell(text: str) -> None:

@@ -28,19 +28,8 @@ class Measured:
     """One start of a daemon: seconds to the first answer, the worst answer after it, memory at rest."""
 
     def __init__(self, daemon: Any, volume_id: str | None) -> None:
-        from volmgr import exception
-
         with daemon.client() as client:
-            start = time.perf_counter()
-            daemon.start(wait=False)
-            while True:
-                with contextlib.suppress(exception.BackendDown, exception.Timeout):  # nobody listens yet
-                    client.api.call(client.context, "get_capabilities", rpc_timeout=10)
-                    break
-                if time.perf_counter() - start > START_TIMEOUT or daemon.process.poll() is not None:
-                    raise RuntimeError(f"the daemon does not start:\n{daemon.tail()}")
-                time.sleep(POLL_SECONDS)
-            self.answered = time.perf_counter() - start
+            self.answered = first_answer(daemon, client)
             self.worst_ms = self._watch(client, volume_id)
         # A process that has just answered is not at rest yet.
         time.sleep(SETTLE_SECONDS)
@@ -61,6 +50,21 @@ class Measured:
             worst = max(worst, time.perf_counter() - begun)
             time.sleep(POLL_SECONDS)
         return worst * 1000
+
+
+def first_answer(daemon: Any, client: Any) -> float:
+    """Start a daemon; return the seconds from exec to its first answer."""
+    from volmgr import exception
+
+    start = time.perf_counter()
+    daemon.start(wait=False)
+    while True:
+        with contextlib.suppress(exception.BackendDown, exception.Timeout):  # nobody listens yet
+            client.api.call(client.context, "get_capabilities", rpc_timeout=10)
+            return time.perf_counter() - start
+        if time.perf_counter() - start > START_TIMEOUT or daemon.process.poll() is not None:
+            raise RuntimeError(f"the daemon does not start:\n{daemon.tail()}")
+        time.sleep(POLL_SECONDS)
 
 
 def smaps(pid: int) -> dict[str, float]:

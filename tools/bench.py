@@ -28,7 +28,8 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.figures import Figure, Scale, table  # noqa: E402  (a checkout need not be installed)
 
-NAMES = ("budgets", "footprint", "rpc", "connect", "create", "reconcile")
+NAMES = ("budgets", "footprint", "rpc", "connect", "create", "reconcile", "restart")
+LAB_NAMES = ("lab_lvm", "lab_lio", "lab_restart")
 TIMEOUT_SECONDS = 1800.0
 
 
@@ -36,7 +37,9 @@ def arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round, small numbers: only whether it runs")
-    parser.add_argument("--only", action="append", choices=NAMES, metavar="NAME", help=f"one of {', '.join(NAMES)}")
+    names = (*NAMES, *LAB_NAMES)
+    parser.add_argument("--lab", action="store_true", help=f"in a guest, with a kernel: {', '.join(LAB_NAMES)}")
+    parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
     parser.add_argument("--rounds", type=int, default=Scale().rounds, help="repetitions (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
     return parser.parse_args()
@@ -67,6 +70,24 @@ def measure(name: str, rounds: int, quick: bool) -> list[Figure]:
     if process.returncode:
         raise RuntimeError(f"it ended with {process.returncode}")
     return [Figure(**values) for values in json.loads(out)]
+
+
+def measure_in_guest(name: str, rounds: int, quick: bool) -> list[Figure]:
+    """Run one benchmark in a guest of the lab: its kernel has what this machine may lack.
+
+    :raises RuntimeError: it could not run.
+    """
+    from volmgr.testing.lab import errors, guest
+
+    module = (f"benchmarks.{name}", "--rounds", str(rounds), *(["--quick"] if quick else []))
+    spec = guest.GuestSpec(module=module, timeout_seconds=TIMEOUT_SECONDS, cwd=ROOT)
+    try:
+        result = guest.run_guest(spec, lambda said: os.write(sys.stderr.fileno(), said))
+    except errors.LabError as error:
+        raise RuntimeError(str(error)) from error
+    if result.status or result.output is None:
+        raise RuntimeError(f"it ended with {result.status}")
+    return [Figure(**values) for values in json.loads(result.output)]
 
 
 def machine() -> dict[str, Any]:
@@ -103,10 +124,10 @@ def main() -> int:
     figures: list[Figure] = []
     broken: dict[str, str] = {}
     about = machine()
-    for name in options.only or NAMES:
+    for name in options.only or (LAB_NAMES if options.lab else NAMES):
         print(f"{name} ...", file=sys.stderr, flush=True)
         try:
-            figures += measure(name, rounds, options.quick)
+            figures += (measure_in_guest if name in LAB_NAMES else measure)(name, rounds, options.quick)
         except (RuntimeError, ValueError) as error:
             broken[name] = str(error)
     print(", ".join(f"{key} {value}" for key, value in about.items()))

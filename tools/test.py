@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # As an exception, so that the running tier is ended too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     strict = options.strict or is_strict(os.environ)
-    wanted = [tier for tier in TIERS if tier.name in options.tier] if options.tier else list(TIERS)
+    wanted = [tier for tier in TIERS if tier.name in options.tier or not (options.tier or tier.on_request)]
     if options.quick:
         wanted = [tier for tier in wanted if tier.quick]
     wanted = [tier for tier in wanted if not tier.optional or tier.name in options.tier or not tier.absent(ROOT)]

@@ -48,6 +48,7 @@ class Tier:
     :param in_guest: pytest runs in a guest with a kernel of its own.
     :param quick: part of ``--quick``.
     :param optional: no error while the folder is not there.
+    :param on_request: runs only when it is named.
     :param minutes: deadline of the whole run.
     """
 
@@ -60,6 +61,7 @@ class Tier:
     in_guest: bool = False
     quick: bool = False
     optional: bool = False
+    on_request: bool = False
     minutes: float = 30
 
     def absent(self, root: Path) -> str | None:
@@ -76,6 +78,7 @@ POSTGRESQL = Need("/usr/lib/postgresql/*/bin/postgres", "postgresql")
 MARIADB = Need("mariadbd", "mariadb-server")
 UML = Need("linux.uml", "user-mode-linux")
 DATABASE = ("-m", "database")
+BRIEF = ("-m", "not extended")
 
 
 def _on(database: str) -> dict[str, str]:
@@ -94,7 +97,11 @@ TIERS = (
     Tier("postgresql", "tests", options=DATABASE, env=_on("postgresql"), needs=(POSTGRESQL,)),
     Tier("mariadb", "tests", options=DATABASE, env=_on("mariadb"), needs=(MARIADB,)),
     Tier("lab-harness", "tests/lab", env=EVENTLET, needs=(UML,)),
-    Tier("lab", "tests/lab/inside", env=EVENTLET, needs=(UML,), in_guest=True, minutes=45),
+    Tier("lab", "tests/lab/inside", options=BRIEF, env=EVENTLET, needs=(UML,), in_guest=True, minutes=45),
+    Tier(
+        "lab-extended", "tests/lab/inside", options=("-m", "extended"), env=EVENTLET, needs=(UML,), in_guest=True,
+        minutes=90, on_request=True,
+    ),
     Tier("simulation", "tests/simulation", env=EVENTLET, optional=True, minutes=45),
     Tier("chaos", "tests/chaos", env=EVENTLET, optional=True, minutes=45),
 )

@@ -8,11 +8,14 @@ nothing of volumes, configuration objects or RPC.
 
 from __future__ import annotations
 
+import _queue
+import _thread
 import configparser
 import os
+import threading
 import warnings
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar
 
 BACKENDS = ("eventlet", "threading")
 DEFAULT = "eventlet"
@@ -94,39 +97,110 @@ def offload(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     return result
 
 
-def own_thread(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run a call that the kernel may hold for ever; as :func:`offload`, but nobody else waits for its thread.
+class Call(Generic[R]):
+    """A call that the kernel may hold for ever, on a native thread of its own; the caller need not wait for its end.
 
-    eventlet's pool has a fixed number of threads: a few calls that hang would stop every other :func:`offload`. The
-    call gets a native thread that is made for it. Under native threads that is a plain call. It has no deadline of its
-    own: a caller that wants one starts a thread for it and waits for that.
+    eventlet's pool has a fixed number of threads, so a few calls that hang would stop every :func:`offload`. A thread
+    whose call has ended waits for the next one; one whose call hangs is missed by nobody.
 
-    :returns: what ``function`` returns; its exceptions pass through.
+    :param function: called at once. It must not use what green threads use as well, see :func:`offload`.
     """
-    if not is_green():
-        return function(*args, **kwargs)
-    from eventlet import hubs, patcher
 
-    outcome: list[R] = []
-    failure: list[BaseException] = []
-    reader, writer = os.pipe()
-
-    def run() -> None:
+    def __init__(self, function: Callable[[], R]) -> None:
+        self._function = function
+        self._outcome: list[R] = []
+        self._failure: list[BaseException] = []
+        self._ended = _Bell()
+        self.done = False
         try:
-            outcome.append(function(*args, **kwargs))
-        except BaseException as error:
-            failure.append(error)
-        finally:
-            os.close(writer)  # which wakes the hub
+            worker = _idle.pop()
+        except IndexError:
+            worker = _Worker()
+        worker.give(self)
 
-    try:
-        patcher.original("_thread").start_new_thread(run, ())
-        hubs.trampoline(reader, read=True)
-    finally:
-        os.close(reader)
-    if failure:
-        raise failure[0]
-    return outcome[0]
+    def result(self, timeout: float) -> R:
+        """Wait for the end; to be called once.
+
+        :param timeout: seconds. :returns: what the function returned; its exceptions pass through.
+        :raises TimeoutError: it has not ended; it goes on, see :attr:`done`.
+        """
+        self._ended.wait(timeout)
+        if self._failure:
+            raise self._failure[0]
+        return self._outcome[0]
+
+    def run(self) -> None:
+        """Do it, on the native thread."""
+        try:
+            self._outcome.append(self._function())
+        except BaseException as error:
+            self._failure.append(error)
+
+    def end(self) -> None:
+        """Tell whoever waits, on the native thread."""
+        self.done = True
+        self._ended.ring()
+
+
+class _Bell:
+    """Rung once by a native thread, waited for once by a green or a native one."""
+
+    def __init__(self) -> None:
+        self._reader = self._writer = -1
+        if is_green():
+            self._reader, self._writer = os.pipe()
+        else:
+            self._lock = threading.Lock()
+            self._lock.acquire()
+
+    def ring(self) -> None:
+        if self._writer >= 0:
+            os.close(self._writer)  # the reader's end becomes readable, which wakes the hub
+        else:
+            self._lock.release()
+
+    def wait(self, timeout: float) -> None:
+        if self._reader < 0:
+            if not self._lock.acquire(timeout=timeout):
+                raise TimeoutError
+            return
+        from eventlet import hubs
+
+        try:
+            hubs.trampoline(self._reader, read=True, timeout=timeout, timeout_exc=TimeoutError)
+        finally:
+            os.close(self._reader)
+
+
+class _Worker:
+    """A native thread that does one call after the other."""
+
+    def __init__(self) -> None:
+        if is_green():
+            from eventlet import patcher
+
+            start: Any = patcher.original("_thread").start_new_thread
+        else:
+            start = _thread.start_new_thread
+        # Of C, so nothing in it is a green thread's.
+        self._calls: _queue.SimpleQueue[Call[Any]] = _queue.SimpleQueue()
+        start(self._run, ())
+
+    def give(self, call: Call[Any]) -> None:
+        self._calls.put(call)
+
+    def _run(self) -> None:
+        while True:
+            call = self._calls.get()
+            call.run()
+            _idle.append(self)
+            call.end()
+            del call
+
+
+_idle: list[_Worker] = []
+# A child has none of its parent's threads.
+os.register_at_fork(after_in_child=_idle.clear)
 
 
 def init_service_backend() -> None:
@@ -149,5 +223,3 @@ def config_files_of(argv: list[str]) -> list[str]:
         elif word.startswith("--config-file="):
             files.append(word.split("=", 1)[1])
     return files or ["/etc/volmgr/volmgr.conf"]
-
-

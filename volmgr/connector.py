@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from volmgr import exception
-from volmgr.initiator import aoe
+from volmgr.initiator import aoe, sysfs
 from volmgr.initiator.aoe import ethernet_addresses
 
 __all__ = ["HostConnector", "ethernet_addresses", "module_state", "require_kernel"]
@@ -30,6 +30,9 @@ PROTOCOLS: dict[str, tuple[str, str, str]] = {
     "storpool": ("STORPOOL", "", "install StorPool's client"),
     "local": ("LOCAL", "", ""),
 }
+
+SCSI = ("iscsi", "iser", "fibre_channel")
+"""Protocols whose disks tell a serial."""
 
 
 def module_state(name: str, root: str = "/") -> str:
@@ -93,6 +96,7 @@ class HostConnector:
         """Make the block device of a connection; returns its path.
 
         :raises BackendDown: the kernel has no initiator, or the device did not appear.
+        :raises Inconsistent: a stale disk is in its place; it is left as it is, and nothing is written to it.
         """
         kind, data = connection_info["driver_volume_type"], dict(connection_info["data"])
         require_kernel(kind)
@@ -101,7 +105,19 @@ class HostConnector:
         with _typed("connect"):
             device: dict[str, Any] = self._protocol(kind).connect_volume(data)
         path = device["path"]
-        return path.decode() if isinstance(path, bytes) else str(path)
+        path = path.decode() if isinstance(path, bytes) else str(path)
+        if kind in SCSI:
+            check_serial(path, data.get("serial"))
+        return path
+
+    def extend(self, connection_info: Mapping[str, Any]) -> int:
+        """Let the block device of a connection have the size that its volume has by now; returns it in bytes.
+
+        :raises BackendDown: the device is not there, or its paths differ in size.
+        """
+        kind, data = connection_info["driver_volume_type"], dict(connection_info["data"])
+        with _typed("extend"):
+            return int(self._protocol(kind).extend_volume(data))
 
     def disconnect(self, connection_info: Mapping[str, Any]) -> None:
         """Flush and remove the block device of a connection; one that is gone already is success.
@@ -154,6 +170,8 @@ def _typed(verb: str) -> Any:
         yield
     except processutils.ProcessExecutionError as error:
         program = str(error.cmd or "").split(" ")[0] or "a program"
+        if error.exit_code == "-":  # oslo.concurrency's for a program that could not be started
+            raise exception.ToolMissing(tool=program, hint=f"Install the package that has {program}") from error
         raise exception.BackendDown(
             f"Could not {verb}: {program} ended with {error.exit_code}", hint="Run: volmgr doctor; dmesg"
         ) from error
@@ -172,6 +190,25 @@ def _storpool_disconnect(protocol: Any, data: Mapping[str, Any]) -> None:
     except brick_exception.BrickException as error:
         if getattr(error.__cause__, "name", None) != "objectDoesNotExist":
             raise
+
+
+def check_serial(path: str, serial: str | None, root: str = "/") -> None:
+    """Check that a block device is the volume with this serial, by every path of it.
+
+    A LUN number can be given to another volume, and a volume made again under its old id, while a disk of before is
+    still in the kernel: it has the old one's size and what was cached of it, and would write that to the new one.
+
+    :param serial: what connection_info says; None if its driver does not know.
+    :raises Inconsistent: a disk says another one.
+    """
+    wrong = {name: said for name, said in sysfs.serials(path, root).items() if serial and said != serial}
+    if wrong:
+        said = ", ".join(f"{name} says {value or 'nothing'}" for name, value in sorted(wrong.items()))
+        raise exception.Inconsistent(
+            f"The disk {path} is not the volume with the serial {serial}: {said}",
+            hint="It is left of another volume; take it away with: volmgr host audit --fix",
+            device=path,
+        )
 
 
 def _own_ip() -> str:

@@ -394,6 +394,15 @@ class VolumeManager(Administration, SchedulerDependentManager):
         self.administrator(context)
         return self.readers.page("finding", context, filters, marker, limit, sort_keys, sort_dirs)
 
+    @answered(**_listed("grant"))
+    def list_grants(
+        self, context: RequestContext, filters: Any = None, marker: Any = None, limit: Any = None,
+        sort_keys: Any = None, sort_dirs: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Return a page of who may connect to what, without secrets; for administrators."""
+        self.administrator(context)
+        return self.readers.page("grant", context, filters, marker, limit, sort_keys, sort_dirs)
+
     # --- the operator's verbs -------------------------------------------------------------------------------------
 
     @staticmethod

@@ -74,6 +74,14 @@ FILTERS: dict[str, tuple[dict[str, validate.Check], tuple[str, ...]]] = {
         },
         (*_sort, "kind", "resource_id", "host", "seen_at"),
     ),
+    "grant": (
+        {
+            "initiator": validate.text(255, 1),
+            "host_name": validate.name,
+            "resource_id": validate.uuid,
+        },
+        (*_sort, "resource_id"),
+    ),
 }
 _PAGES = {
     "volume": listing.volumes,
@@ -81,6 +89,7 @@ _PAGES = {
     "attachment": listing.attachments,
     "operation": listing.operations,
     "finding": listing.findings,
+    "grant": listing.grants,
 }
 #: the longest that one request waits for an operation; the client asks again.
 WAIT_SLICE = 5.0

@@ -192,7 +192,7 @@ class Worker:
                 self.target.start()
             self.driver.do_setup(ctx.admin())
             self.driver.check_for_setup_error()
-            self._stats = self.driver.get_volume_stats(refresh=True)
+            self._stats = self._measure()
         except Exception as error:
             self.reason = str(error)
             LOG.error("The backend %s is down: %s", self.host, error, exc_info=not _ours(error))
@@ -321,11 +321,19 @@ class Worker:
         """Return the id of an attachment whose caller gave none: the same for the same volume and user of it."""
         return str(uuid.uuid5(_ATTACHMENTS, "/".join(part or "" for part in parts)))
 
+    def _measure(self) -> dict[str, Any]:
+        """Ask the backend for its state; where its target listens is for hosts that compare their sessions with it."""
+        stats: dict[str, Any] = self.driver.get_volume_stats(refresh=True)
+        if self.target is None:
+            return stats
+        portals = [str(portal) for portal in self.target.config.portals]
+        return {**stats, "target_portals": portals, "target_prefix": self.target.config.prefix}
+
     def capabilities(self, refresh: bool) -> dict[str, Any]:
         """Return what the backend can do and how full it is."""
         self.ready()
         if refresh or not self._stats:
-            self._stats = self.driver.get_volume_stats(refresh=True)
+            self._stats = self._measure()
         return self._stats
 
     def publish(self) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import threading
-from concurrent.futures import Future
 
 import pytest
 
@@ -17,23 +17,37 @@ HANGING = 40
 
 def test_calls_that_hang_hold_nobody_else() -> None:
     reader, writer = os.pipe()
-    ends: list[Future[bytes]] = [Future() for _ in range(HANGING)]
-
-    def hang(end: Future[bytes]) -> None:
-        end.set_result(concurrency.own_thread(_read, reader))
-
-    threads = [threading.Thread(target=hang, args=(end,), daemon=True) for end in ends]
-    for thread in threads:
-        thread.start()
+    calls = [concurrency.Call(lambda: _read(reader)) for _ in range(HANGING)]
     try:
         assert concurrency.offload(os.getpid) == os.getpid()
-        assert concurrency.own_thread(os.getpid) == os.getpid()
-        assert not any(end.done() for end in ends)
+        assert concurrency.Call(os.getpid).result(30) == os.getpid()
+        assert not any(call.done for call in calls)
+        with pytest.raises(TimeoutError):
+            calls.pop().result(0.01)
     finally:
         os.write(writer, b"x" * HANGING)
-    assert b"".join(end.result(30) for end in ends) == b"x" * HANGING
+    assert b"".join(call.result(30) for call in calls) == b"x" * len(calls)
     for descriptor in (reader, writer):
         os.close(descriptor)
+
+
+def test_a_thread_is_used_again() -> None:
+    seen = {concurrency.Call(_native_id).result(30) for _ in range(20)}
+    assert seen and len(seen) <= len(concurrency._idle)
+    assert threading.get_native_id() not in seen
+
+
+def test_others_run_while_one_waits() -> None:
+    reader, writer = os.pipe()
+    call = concurrency.Call(lambda: _read(reader))
+    threading.Thread(target=os.write, args=(writer, b"x"), daemon=True).start()
+    assert call.result(30) == b"x"
+    for descriptor in (reader, writer):
+        os.close(descriptor)
+
+
+def _native_id() -> int:
+    return _thread.get_native_id()
 
 
 def _read(descriptor: int) -> bytes:
@@ -45,4 +59,4 @@ def _read(descriptor: int) -> bytes:
 
 def test_what_a_call_raises_comes_out() -> None:
     with pytest.raises(FileNotFoundError):
-        concurrency.own_thread(os.stat, "/no/such/file")
+        concurrency.Call(lambda: os.stat("/no/such/file")).result(30)

@@ -52,6 +52,7 @@ COMMANDS: dict[str, Entry] = {
     "service disable": Entry("service:ServiceDisable", "place nothing new on a worker"),
     "service enable": Entry("service:ServiceEnable", "place new volumes on a worker again"),
     "service drain": Entry("service:ServiceDrain", "place nothing new on a worker and wait until it is idle"),
+    "host audit": Entry("host:Audit", "compare this host's disks with its grants; --fix takes away what is stale"),
     "finding list": Entry("finding:List", "list where what is differs from what should be, as the last audit saw it"),
     "backend list": Entry("service:BackendList", "list the backends and their space"),
     "backend show": Entry("service:BackendShow", "show what a backend can do"),

@@ -125,6 +125,22 @@ def findings(conn: Connection, page: Page) -> list[dict[str, Any]]:
     return [finding_rows.view(row) for row in rows]
 
 
+def grants(conn: Connection, page: Page) -> list[dict[str, Any]]:
+    """Return a page of grants, each with what it lets a host see: target, LUN, serial; they are the operator's."""
+    table, exports, objects = models.grants, models.exports, models.objects
+    query = (
+        sa.select(table, exports.c.kind, exports.c.target_name, exports.c.lun.label("export_lun"), objects.c.serial)
+        .join(exports, exports.c.resource_id == table.c.resource_id)
+        .outerjoin(
+            objects,
+            (objects.c.resource_id == table.c.resource_id)
+            & (objects.c.kind == exports.c.kind)
+            & (objects.c.role == "current"),
+        )
+    )
+    return [records.grant_view(row) for row in conn.execute(_paged(query, table, page, owned=False))]
+
+
 _VOLUMES = sa.select(*records.VOLUME_COLUMNS, models.objects.c.serial).select_from(
     models.volumes.outerjoin(models.objects, models.objects.c.id == models.volumes.c.object_id)
 )

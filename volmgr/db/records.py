@@ -124,6 +124,23 @@ def attachment_view(record: types.Attachment) -> dict[str, Any]:
     }
 
 
+def grant_view(row: Any) -> dict[str, Any]:
+    """Return what an administrator reads of a grant, joined with its export and its object; nothing of the account."""
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "resource_id": row.resource_id,
+        "attachment_id": row.attachment_id or None,
+        "mode": row.mode,
+        "initiator": row.initiator,
+        "host_name": row.host_name,
+        "target_name": row.target_name,
+        "lun": row.export_lun,
+        "serial": row.serial,
+        "created_at": moment(row.created_at),
+    }
+
+
 def operation_view(record: types.OperationRecord) -> dict[str, Any]:
     """Return what a client reads of an operation."""
     return {

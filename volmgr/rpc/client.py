@@ -321,6 +321,10 @@ class VolumeAPI(AdministrationAPI):
         """Return a page of what the last audits have found."""
         return self._page(context, "list_findings", page)
 
+    def list_grants(self, context: RequestContext, **page: Any) -> list[Answer]:
+        """Return a page of who may connect to what: target, LUN and serial of each grant, no secrets."""
+        return self._page(context, "list_grants", page)
+
     # --- the operator's verbs -------------------------------------------------------------------------------------
 
     def audit(

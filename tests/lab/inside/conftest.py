@@ -12,6 +12,15 @@ from volmgr.testing.lab import leftovers
 from volmgr.testing.lab.loopgroup import LoopGroup, loop_group
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what a test has in the extended run only for one of its parameters' values."""
+    for item in items:
+        call = getattr(item, "callspec", None)
+        values = {str(value) for value in call.params.values()} if call else set()
+        if any(mark.args[0] in values for mark in item.iter_markers("extended_on")):
+            item.add_marker("extended")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def nothing_left() -> Iterator[None]:
     """Fail the module that leaves a target, a session, a device-mapper or a loop device behind, and take that away."""

@@ -16,10 +16,9 @@ import errno
 import logging
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, ClassVar, TypeVar
 
 from volmgr import concurrency, exception
@@ -40,6 +39,7 @@ _TRIES = 3
 #: The lock of whoever looks at all exports; no target has this name.
 _WHOLE = "LIO"
 _HANGING = "The storage behind it may not answer: see dmesg; ps axo pid,stat,wchan,cmd; dmsetup info -c"
+_PAUSE = 0.05
 R = TypeVar("R")
 
 
@@ -55,6 +55,8 @@ class LioTarget(Target):
         self.tree = Configfs(str(config.options.get("lio_configfs", ROOT)))
         self._locks: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
         self._guard = threading.Lock()
+        #: calls that were given up and have not ended, by what they hold.
+        self._hanging: dict[str, concurrency.Call[Any]] = {}
 
     # --- the kernel's part
 
@@ -122,22 +124,28 @@ class LioTarget(Target):
         """Do something with the kernel's tree within the time that a request may take.
 
         Who ends a session waits in the kernel for its commands, and those for the storage; who then looks into the same
-        folder waits for him. If that hangs the caller is told, and ``name`` stays locked until the kernel goes on.
+        folder waits for him. If that hangs the caller is told, and ``name`` stays taken until the kernel goes on.
 
         :param name: what nobody else touches meanwhile. :param what: for the error.
         :raises Timeout: it took longer, or an earlier call for ``name`` still hangs.
         """
-        lock = self._lock_of(name)
-        if not lock.acquire(timeout=self.config.timeout):
-            raise exception.Timeout(f"{name} was busy for {self.config.timeout:g} s", hint=_HANGING, target=name)
-        outcome: Future[R] = Future()
-        threading.Thread(target=_do, args=(outcome, lock, work), daemon=True).start()
-        try:
-            return outcome.result(self.config.timeout)
-        except FutureTimeout:
-            raise exception.Timeout(
-                f"LIO did not {what} within {self.config.timeout:g} s", hint=_HANGING, target=name
-            ) from None
+        deadline = time.monotonic() + self.config.timeout
+        with self._lock_of(name):
+            while (hanging := self._hanging.get(name)) is not None and not hanging.done:
+                if time.monotonic() > deadline:
+                    raise exception.Timeout(
+                        f"{name} was busy for {self.config.timeout:g} s", hint=_HANGING, target=name
+                    )
+                time.sleep(_PAUSE)
+            self._hanging.pop(name, None)
+            call = concurrency.Call(work)
+            try:
+                return call.result(self.config.timeout)
+            except TimeoutError:
+                self._hanging[name] = call
+                raise exception.Timeout(
+                    f"LIO did not {what} within {self.config.timeout:g} s", hint=_HANGING, target=name
+                ) from None
 
     def _lock_of(self, name: str) -> threading.Lock:
         with self._guard:
@@ -191,25 +199,13 @@ class LioTarget(Target):
     def _observe(self) -> list[ObservedExport]:
         found = self._names()
         with self._told("list the targets"):
-            return [iscsi.observed(iscsi.read(self.tree, name)) for name in found]
+            return [iscsi.observed(iscsi.read(self.tree, name, sessions=True)) for name in found]
 
     def present(self) -> frozenset[str]:
         """Return the names of our targets by one listing; a lost one's storage object alone does not count."""
         with self._told("list the targets"):
             self._check_root()
             return frozenset(name for name in self.tree.folders("iscsi") if iscsi.is_ours(self.config.prefix, name))
-
-
-def _do(outcome: Future[R], lock: threading.Lock, work: Callable[[], R]) -> None:
-    """Do the work in a thread that may hang; at the end give the lock back."""
-    try:
-        result = concurrency.own_thread(work)
-    except BaseException as error:
-        lock.release()
-        outcome.set_exception(error)
-    else:
-        lock.release()
-        outcome.set_result(result)
 
 
 def _refused(step: Step, error: OSError) -> exception.VolmgrError:

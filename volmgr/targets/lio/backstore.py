@@ -77,7 +77,8 @@ def _read(tree: Reader, plugin: str, name: str) -> Backstore:
     info = tree.read(f"{path}/info")
     device = _DEVICE.search(info) if plugin == IBLOCK else None
     size = _SIZE.search(info) if plugin == FILEIO else None
-    can_discard = tree.read(f"{path}/attrib/max_unmap_block_desc_count") not in ("", "0")
+    discards = tree.read(f"{path}/attrib/emulate_tpu") == "1"
+    can_discard = discards or tree.read(f"{path}/attrib/max_unmap_block_desc_count") not in ("", "0")
     return Backstore(
         plugin,
         path=tree.read(f"{path}/udev_path"),
@@ -86,6 +87,6 @@ def _read(tree: Reader, plugin: str, name: str) -> Backstore:
         device=f"{device[1]}:{device[2]}" if device else "",
         size=int(size[1]) if size else 0,
         read_only=plugin == IBLOCK and _READ_ONLY.search(info) is not None,
-        discard=tree.read(f"{path}/attrib/emulate_tpu") == "1" if can_discard else None,
+        discard=discards if can_discard else None,
         enabled=tree.read(f"{path}/enable") == "1",
     )

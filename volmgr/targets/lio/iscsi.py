@@ -76,8 +76,11 @@ def _check_account(auth: Chap) -> None:
             raise exception.Invalid(f"LIO cannot keep this CHAP {field}", field=field)
 
 
-def read(tree: Reader, name: str) -> Observed:
-    """Return all that exists under one target's name; nothing else is looked at."""
+def read(tree: Reader, name: str, *, sessions: bool = False) -> Observed:
+    """Return all that exists under one target's name; nothing else is looked at.
+
+    :param sessions: look for them as well.
+    """
     target = target_path(name)
     exists = tree.exists(target)
     tags = [tag for tag in tree.folders(target) if tag.startswith("tpgt_")] if exists else []
@@ -85,22 +88,22 @@ def read(tree: Reader, name: str) -> Observed:
         name,
         fabric=exists or tree.exists("iscsi"),
         exists=exists,
-        tpgs={tag: _read_tpg(tree, f"{target}/{tag}") for tag in tags},
+        tpgs={tag: _read_tpg(tree, f"{target}/{tag}", sessions) for tag in tags},
         backstores=backstore.read_all(tree, name),
     )
 
 
-def _read_tpg(tree: Reader, group: str) -> Tpg:
+def _read_tpg(tree: Reader, group: str, sessions: bool) -> Tpg:
     return Tpg(
         enabled=tree.read(f"{group}/enable") == "1",
         attributes={key: tree.read(f"{group}/attrib/{key}") for key in (*ATTRIBUTES, AUTHENTICATION)},
         luns={lun: tree.links(f"{group}/lun/{lun}") for lun in tree.folders(f"{group}/lun")},
-        acls={acl: _read_acl(tree, f"{group}/acls/{acl}") for acl in tree.folders(f"{group}/acls")},
+        acls={acl: _read_acl(tree, f"{group}/acls/{acl}", sessions) for acl in tree.folders(f"{group}/acls")},
         portals=tree.folders(f"{group}/np"),
     )
 
 
-def _read_acl(tree: Reader, path: str) -> Acl:
+def _read_acl(tree: Reader, path: str, sessions: bool) -> Acl:
     luns = [folder for folder in tree.folders(path) if folder.startswith("lun_")]
     return Acl(
         userid=tree.read(f"{path}/auth/userid"),
@@ -108,7 +111,7 @@ def _read_acl(tree: Reader, path: str) -> Acl:
         luns={
             lun: Mapped(tree.links(f"{path}/{lun}"), tree.read(f"{path}/{lun}/write_protect") == "1") for lun in luns
         },
-        session=not tree.read(f"{path}/info").startswith("No active"),
+        session=sessions and not tree.read(f"{path}/info").startswith("No active"),
     )
 
 

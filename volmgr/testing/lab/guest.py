@@ -33,11 +33,16 @@ PACKAGES = {
     "lvm": "lvm2",
     "thin_check": "thin-provisioning-tools",
     "iscsid": "open-iscsi",
+    "lsscsi": "lsscsi",
+    "multipathd": "multipath-tools",
 }
 """Program and the Debian package that has it."""
 
 GUEST_ENV = "VOLMGR_LAB_GUEST"
 """Set inside a guest only, to the guest's name."""
+
+OUTPUT_ENV = "VOLMGR_LAB_OUTPUT"
+"""Set inside a guest only, to the file by which a module hands something back."""
 
 READY_MARK = "volmgr-lab: ready"
 """The line of the guest's log after which the kernel's messages are the tests' doing."""
@@ -59,14 +64,17 @@ class GuestSpec:
     :param boot_timeout_seconds: deadline of the start, up to the first test.
     :param coverage: measure the coverage of the package ``volmgr``.
     :param cwd: the checkout.
+    :param module: a Python module and its arguments, to run instead of pytest. What it writes to the file that
+        :data:`OUTPUT_ENV` names comes back.
     """
 
-    pytest_args: tuple[str, ...]
+    pytest_args: tuple[str, ...] = ()
     memory_mib: int = 1024
     timeout_seconds: float = 1800.0
     boot_timeout_seconds: float = 180.0
     coverage: bool = False
     cwd: Path = field(default_factory=Path.cwd)
+    module: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,7 @@ class GuestResult:
     :param cases: one entry per test; empty if pytest could not write its report.
     :param junit_xml: pytest's own report, or None.
     :param coverage_data: the content of coverage's data file, or None.
+    :param output: what a module wrote, or None.
     :param kernel_log: the guest's kernel and start-up log.
     :param boot_seconds: from the kernel's start to the first test, by the guest's clock.
     :param process_group: the group of all processes of the guest; none is left.
@@ -91,6 +100,7 @@ class GuestResult:
     kernel_log: str
     boot_seconds: float
     process_group: int
+    output: bytes | None = None
 
 
 def require_programs() -> None:
@@ -149,7 +159,7 @@ def _results_folder() -> Iterator[Path]:
 
 def _compile_sources(cwd: Path) -> None:
     """Compile on the machine: the guest discards what it compiles and is slow; failing costs time only."""
-    for folder in (Path(__file__).parents[2], cwd / "tests"):
+    for folder in (Path(__file__).parents[2], cwd / "tests", cwd / "benchmarks"):
         if folder.is_dir():
             compileall.compile_dir(folder, quiet=2)
 
@@ -166,7 +176,10 @@ def _command(spec: GuestSpec, name: str) -> str:
         GUEST_ENV: name,
     }
     pytest = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--junitxml={_RESULTS}/junit.xml"]
-    if spec.coverage:
+    if spec.module:
+        environment[OUTPUT_ENV] = f"{_RESULTS}/output"
+        pytest = [sys.executable, "-m", *spec.module]
+    elif spec.coverage:
         environment["COVERAGE_FILE"] = "/run/volmgr-lab/tmp/.coverage"
         pytest += ["--cov=volmgr", "--cov-report="]
     lines = [f"export {key}={shlex.quote(value)}" for key, value in environment.items()]
@@ -290,6 +303,7 @@ def _result(folder: Path, process: subprocess.Popen[bytes]) -> GuestResult:
         kernel_log=log,
         boot_seconds=float((folder / "ready").read_text(encoding="ascii")),
         process_group=process.pid,
+        output=_content(folder / "output"),
     )
 
 
