@@ -44,8 +44,12 @@ def target(tmp_path: Path, interface: str) -> Iterator[AoeTarget]:
 
 
 @pytest.fixture
-def connector() -> AoEConnector:
-    return AoEConnector()
+def connector(target: AoeTarget) -> Iterator[AoEConnector]:
+    """The initiator; it forgets its devices before the target ends, or whoever scans devices then waits for minutes."""
+    made = AoEConnector()
+    yield made
+    for path in made.get_all_available_volumes():
+        Path("/dev/etherd/flush").write_text(Path(path).name, encoding="ascii")
 
 
 def make_spec(group: LoopGroup, name: str, blade: int) -> ExportSpec:
@@ -96,19 +100,21 @@ def _killed_in_use(target: AoeTarget, disk: Path) -> None:
     """The initiator does not notice that what serves it died: it sends again what was not answered."""
     (process,) = vblade.found(target.folder)
     os.kill(process.pid, signal.SIGKILL)
-    write_device(disk, os.urandom(MiB), offset=16 * MiB)
+    # In a process of its own: green threads all stand still while one of them waits for a device.
+    run("dd", "if=/dev/urandom", f"of={disk}", "bs=64k", "count=16", "seek=256", "oflag=direct", "status=none")
     assert [found.pid for found in vblade.found(target.folder)] != [process.pid]
 
 
 def test_an_address_that_became_another_volume(group: LoopGroup, target: AoeTarget, connector: AoEConnector) -> None:
     """A host that was cut off still has the old device; when it connects again it gets the new volume's bytes."""
     old, new = make_spec(group, "old", 8), make_spec(group, "new", 8)
-    target.sync(old)
-    connector.connect_volume(target.connection(old, old.grants[0]))
-    target.sync(dataclasses.replace(old, wanted=False))
     run("lvextend", "-q", "-L", f"{2 * SIZE_MIB}m", new.path)
     mark = os.urandom(MiB)
     write_device(Path(new.path), mark, offset=0)
+    target.sync(old)
+    connector.connect_volume(target.connection(old, old.grants[0]))
+    target.sync(dataclasses.replace(old, wanted=False))
+    # Whoever looks at all devices now, as LVM does, waits for the one whose target is gone.
     target.sync(new)
     disk = Path(connector.connect_volume(target.connection(new, new.grants[0]))["path"])
     assert int(run("blockdev", "--getsize64", str(disk))) == 2 * SIZE_MIB * MiB
