@@ -91,12 +91,9 @@ class KeyedLocks:
 
 
 def port_names(connector: dict[str, Any], protocol: str) -> tuple[str, ...]:
-    """Return the sorted port names of who connects, in one spelling: Fibre Channel's WWPNs or Ethernet addresses."""
-    if protocol == "fibre_channel":
-        return tuple(sorted({str(name).lower().replace(":", "") for name in connector.get("wwpns") or ()}))
-    if protocol == "aoe":
-        return tuple(sorted({str(mac).lower() for mac in connector.get("aoe_macs") or ()}))
-    return ()
+    """Return the sorted port names of who connects, as digits alone: Fibre Channel's WWPNs or Ethernet addresses."""
+    setting = {"fibre_channel": "wwpns", "aoe": "aoe_macs"}.get(protocol, "")
+    return tuple(sorted({str(name).lower().replace(":", "") for name in connector.get(setting) or ()}))
 
 
 def peer_key(connector: dict[str, Any], protocol: str) -> str:

@@ -4,9 +4,10 @@
 It has the methods of os-brick's connectors, so that whoever uses those can use it. The kernel's driver is driven by its
 files in /dev/etherd: ``discover``, ``revalidate``, ``flush``. It knows no volumes and no RPC; it needs root.
 
-Facts of the driver (Linux 6.1): it keeps a device that was once seen until it is flushed, with the size it had then; a
-flush by name takes a device down even while somebody uses it; whether one is up is told by its ``state`` in sysfs; what
-a target does not answer is sent again for 180 s.
+Facts of the driver (Linux 6.1): it makes a device for every target that announces itself, whoever wants it or not, and
+keeps it until it is flushed, with the size and the cached bytes that it had; a flush by name takes a device down even
+while somebody uses it, and knows no name with a line's end; whether a device is up is told by its ``state`` in sysfs;
+what a target does not answer is sent again for 180 s.
 
 Source: the kernel's Documentation/admin-guide/aoe/aoe.rst.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import mmap
 import os
 import stat
 import threading
@@ -24,7 +26,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from volmgr import exception
+from volmgr import concurrency, exception
 from volmgr.privileged import modules
 
 DEVICES, SYSFS = "/dev/etherd", "/sys/block"
@@ -34,6 +36,8 @@ TIMEOUT = 30.0
 _PAUSE_SECONDS = 0.5
 #: Seconds for which a program may have the device open without meaning to keep it, as udev does.
 _GLANCE_SECONDS = 5.0
+#: It is there while udev has something to do.
+_UDEV_QUEUE = "/run/udev/queue"
 ETHERNET = "1"  # ARPHRD_ETHER, if_arp.h
 _BLKROSET = 0x125D  # linux/fs.h
 _BLKFLSBUF = 0x1261
@@ -66,12 +70,11 @@ class AoEConnector:
         name = device_name(connection_properties)
         if not (self.devices / "discover").exists():
             modules.ensure(["aoe"], timeout=self.timeout)
-        # What is left of an earlier volume at this address would be taken for this one.
-        if self._flush(name):
-            self._await_up(name)
-        else:
-            self._tell("revalidate", name)
+        was_there = (self.devices / name).exists()
+        self._await_up(name)
         path = self.devices / name
+        if was_there:
+            self._renew(path)
         self._set_read_only(path, connection_properties.get("access_mode") == "ro")
         return {"type": "block", "path": str(path)}
 
@@ -90,7 +93,7 @@ class AoEConnector:
         """
         name = device_name(connection_properties)
         try:
-            self._write_back(self.devices / name, force)
+            _write_back(self.devices / name, force)
             if not self._flush(name):
                 raise exception.Busy(
                     f"The device {self.devices / name} is in use",
@@ -149,7 +152,7 @@ class AoEConnector:
         """
         path = self.devices / file
         try:
-            path.write_text(f"{text}\n", encoding="ascii")
+            path.write_text(text, encoding="ascii")
         except OSError as error:
             raise exception.BackendDown(
                 f"The kernel's AoE driver refuses {file} {text}: {error.strerror}",
@@ -161,25 +164,49 @@ class AoEConnector:
 
         :raises BackendDown: the kernel keeps it.
         """
-        begun = time.monotonic()
+        known = self.sysfs / f"etherd!{name}"
         pause = threading.Event()
-        told = False
-        while (self.sysfs / f"etherd!{name}").exists():
-            passed = time.monotonic() - begun
-            if not told and self._is_claimed(name):
+        deadline = time.monotonic() + _GLANCE_SECONDS
+        while known.exists() and (self._is_claimed(name) or self._is_read(name)):
+            if time.monotonic() > deadline:
                 return False
-            if not told and _is_open(self.devices / name):
-                if passed > _GLANCE_SECONDS:
-                    return False
-            elif not told:
-                self._tell("flush", name)
-                told = True
-            if passed > self.timeout:
+            pause.wait(_PAUSE_SECONDS / 10)
+        if known.exists():
+            self._tell("flush", name)
+        deadline = time.monotonic() + self.timeout
+        while known.exists():
+            if time.monotonic() > deadline:
                 raise exception.BackendDown(
                     f"The kernel keeps the device {self.devices / name}", hint="See /dev/etherd/err and dmesg"
                 )
             pause.wait(_PAUSE_SECONDS / 10)
         return True
+
+    def _is_read(self, name: str) -> bool:
+        """Return whether anything has the device open or asks it for something, or udev is about to look at it."""
+        if os.path.exists(_UDEV_QUEUE) or _is_open(self.devices / name):
+            return True
+        with contextlib.suppress(FileNotFoundError):  # it is gone
+            return (self.sysfs / f"etherd!{name}" / "inflight").read_text(encoding="ascii").split() != ["0", "0"]
+        return False
+
+    def _renew(self, path: Path) -> None:
+        """Forget what is cached of a device that was there before: it may have been another volume's.
+
+        A read comes back after the answer to what was asked before it, so the size is known then.
+        """
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        try:
+            fcntl.ioctl(descriptor, _BLKFLSBUF, 0)
+            self._tell("revalidate", path.name)
+            with mmap.mmap(-1, mmap.PAGESIZE) as buffer:
+                concurrency.offload(os.preadv, descriptor, [buffer], 0)
+        except OSError as error:
+            raise exception.BackendDown(
+                f"The device {path} does not answer: {error.strerror}", hint="See aoe-stat(8) and dmesg"
+            ) from error
+        finally:
+            os.close(descriptor)
 
     def _is_claimed(self, name: str) -> bool:
         """Return whether the device is mounted, mapped or part of something."""
@@ -216,34 +243,34 @@ class AoEConnector:
             return None
 
     @staticmethod
-    def _write_back(path: Path, force: bool) -> None:
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if force:
-                return
-            raise exception.BackendDown(f"{path} cannot be opened: {error.strerror}", hint="See dmesg") from error
-        try:
-            os.fsync(descriptor)
-            fcntl.ioctl(descriptor, _BLKFLSBUF, 0)
-        except OSError as error:
-            if not force:
-                raise exception.BackendDown(
-                    f"What is cached of {path} cannot be written back: {error.strerror}",
-                    hint="See dmesg; what was written last may be lost",
-                ) from error
-        finally:
-            os.close(descriptor)
-
-    @staticmethod
     def _set_read_only(path: Path, read_only: bool) -> None:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             fcntl.ioctl(descriptor, _BLKROSET, int(read_only).to_bytes(4, "little"))
         finally:
             os.close(descriptor)
+
+
+def _write_back(path: Path, force: bool) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if force:
+            return
+        raise exception.BackendDown(f"{path} cannot be opened: {error.strerror}", hint="See dmesg") from error
+    try:
+        concurrency.offload(os.fsync, descriptor)
+        fcntl.ioctl(descriptor, _BLKFLSBUF, 0)
+    except OSError as error:
+        if not force:
+            raise exception.BackendDown(
+                f"What is cached of {path} cannot be written back: {error.strerror}",
+                hint="See dmesg; what was written last may be lost",
+            ) from error
+    finally:
+        os.close(descriptor)
 
 
 def device_name(connection_properties: Mapping[str, Any]) -> str:

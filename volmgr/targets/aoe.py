@@ -37,7 +37,7 @@ INTERVAL = 1.0
 #: Seconds from one attempt to start a process again to the next, longer each time.
 PAUSES = (0, 1, 5, 15, 60)
 _LOCKS = 64
-_MAC = re.compile(r"\A[0-9a-f]{2}(:[0-9a-f]{2}){5}\Z")
+_MAC = re.compile(r"\A[0-9a-f]{2}((:[0-9a-f]{2}){5}|(-[0-9a-f]{2}){5}|[0-9a-f]{10})\Z")
 _ETHERNET, _LOOPBACK, _UP = 1, 772, 0x1  # if_arp.h, if.h
 _SYSFS = "/sys/class/net"
 
@@ -306,18 +306,19 @@ class AoeTarget(Target):
 
 
 def _checked(mac: object) -> str:
-    """Return a MAC address in one spelling.
+    """Return a MAC address in one spelling, with colons.
 
     :raises InvalidConnector: it is none of a single interface: vblade would let everybody in.
     """
-    text = mac.lower().replace("-", ":") if isinstance(mac, str) else ""
-    if not _MAC.match(text) or int(text[:2], 16) & 1 or text == "00:00:00:00:00:00":
+    text = mac.lower() if isinstance(mac, str) else ""
+    digits = text.replace("-", "").replace(":", "")
+    if not _MAC.match(text) or int(digits[:2], 16) & 1 or not int(digits, 16):
         raise exception.InvalidConnector(
             f"{mac!r} is not the MAC address of a single interface",
             hint="List the MAC addresses of the host's Ethernet interfaces: ip -brief link",
             missing="aoe_macs",
         )
-    return text
+    return ":".join(digits[at : at + 2] for at in range(0, 12, 2))
 
 
 def _size(path: str) -> int:

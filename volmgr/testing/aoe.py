@@ -173,9 +173,11 @@ class Initiator:
 
 
 @contextlib.contextmanager
-def cable() -> Iterator[tuple[str, str]]:
+def cable(*, keep: bool = False) -> Iterator[tuple[str, str]]:
     """Yield the names of two interfaces with a cable between them, up and without addresses; they go at the end.
 
+    :param keep: leave them, in a guest: Linux's initiator (6.1) never lets go of an interface that it has used, and
+        whoever removes that waits for ever.
     :raises RuntimeError: this kernel has no veth, or the process is not root.
     """
     name = f"vm{os.getpid():x}{next(_numbers):x}"
@@ -183,12 +185,13 @@ def cable() -> Iterator[tuple[str, str]]:
     _ip("link", "add", near, "type", "veth", "peer", "name", far)
     try:
         for end in (near, far):
-            # Nobody must speak IP there.
-            _ip("link", "set", end, "addrgenmode", "none")
+            if os.path.exists("/proc/net/if_inet6"):  # nobody must speak IP there
+                _ip("link", "set", end, "addrgenmode", "none")
             _ip("link", "set", end, "up")
         yield near, far
     finally:
-        _ip("link", "del", near)
+        if not keep:
+            _ip("link", "del", near)
 
 
 def _ip(*arguments: str) -> None:
