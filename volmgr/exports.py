@@ -166,6 +166,8 @@ class Exports:
         :param check: raises if the resource's status does not allow it; runs in the transaction.
         :param change: what else to write in the transaction in which the grant is made.
         """
+        if self.target is None and kind == "snapshot" and not self.driver.supports("initialize_connection_snapshot"):
+            raise exception.Unsupported(verb="initialize_connection_snapshot")
         self.validate(connector)
         peer = peer_key(connector, self.protocol)
         with self.locks.hold(resource_id):
@@ -261,7 +263,9 @@ class Exports:
     def _answer(self, found: rows.Wanted, grant: types.Grant, connector: dict[str, Any]) -> dict[str, Any]:
         resource = found.resource
         if self.target is None:
-            info: dict[str, Any] = self.driver.initialize_connection(resource, connector)
+            snapshot = isinstance(resource, types.Snapshot)
+            verb = self.driver.initialize_connection_snapshot if snapshot else self.driver.initialize_connection
+            info: dict[str, Any] = verb(resource, connector)
             data = dict(info["data"])
             protocol = info["driver_volume_type"]
         else:
@@ -316,7 +320,10 @@ class Exports:
             if found is not None and found.export is not None:
                 self._sync(found)
             if self.target is None and found is not None and gone:
-                self.driver.terminate_connection(found.resource, connector or {})
+                everybody = connector is None and attachment_id is None
+                snapshot = isinstance(found.resource, types.Snapshot)
+                verb = self.driver.terminate_connection_snapshot if snapshot else self.driver.terminate_connection
+                verb(found.resource, None if everybody else connector or {}, force=everybody)
             self._killpoint("disconnect/-/synced")
             return bool(gone)
 

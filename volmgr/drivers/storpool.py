@@ -14,7 +14,7 @@ from volmgr import exception, names
 from volmgr.drivers.interfaces import ObserveVD
 from volmgr.drivers.interfaces.upkeep import Progress
 from volmgr.drivers.naming import CREATING, DELETING, missing, own_name
-from volmgr.drivers.storpool_copy import StorPoolCopying, global_name
+from volmgr.drivers.storpool_copy import OWN_TAGS, StorPoolCopying, global_name
 from volmgr.drivers.storpool_move import StorPoolMoving
 from volmgr.types import GiB, ModelUpdate, ObservedObject, Snapshot, Volume
 
@@ -46,7 +46,7 @@ class StorPoolDriver(StorPoolMoving, StorPoolCopying, ObserveVD):
         :param source: where its settings and its bytes come from. :raises AlreadyExists: it has another size.
         """
         name = self.storpool_name(volume)
-        data = {"name": name, "size": volume.size_bytes, **source}
+        data = {"name": name, "size": volume.size_bytes, "tags": dict(OWN_TAGS), **source}
         self.api.change(
             f"VolumeCreate {name}", lambda client: client.volume_create(data), lambda: self._is_made(volume)
         )
@@ -218,11 +218,12 @@ class StorPoolDriver(StorPoolMoving, StorPoolCopying, ObserveVD):
         }
 
     def terminate_connection(self, volume: Volume, connector: Connector | None, **kwargs: Any) -> None:
-        """Do nothing for a known connector, whose os-brick has detached the volume; without one detach it everywhere.
+        """Do nothing for one connector, whose os-brick has detached the volume; by force, detach it from everybody.
 
+        :param kwargs: ``force`` with the connector None: from every host that does not have it open.
         :raises VolumeIsBusy: a host has it open.
         """
-        if connector:
+        if connector is not None or not kwargs.get("force"):
             return
         name = self.storpool_name(volume)
         try:
@@ -244,13 +245,15 @@ class StorPoolDriver(StorPoolMoving, StorPoolCopying, ObserveVD):
         parsed = names.parse_storpool_name(self.config.prefix, str(item["name"]))
         if parsed is None:
             return None
+        # Other software, Cinder's driver for one, gives its volumes the same names.
+        marked = OWN_TAGS.items() <= dict(item.get("tags") or {}).items()
+        size, object_id = int(item["size"]), parsed.object_id
         if parsed.kind == "clone":
-            name = names.building_name(parsed.object_id)
-            return ObservedObject(name, parsed.object_id, "", "building", int(item["size"]))
+            return ObservedObject(names.building_name(object_id), object_id, "", "building", size, marked=marked)
         if parsed.kind not in names.KINDS:
             return None
-        name = names.object_name(parsed.kind, parsed.object_id)
-        return ObservedObject(name, parsed.object_id, parsed.kind, "current", int(item["size"]))
+        name = names.object_name(parsed.kind, object_id)
+        return ObservedObject(name, object_id, parsed.kind, "current", size, marked=marked)
 
     def discard(self, name: str, progress: Progress) -> None:
         found = own_name(name)

@@ -26,6 +26,8 @@ from volmgr.types import Volume
 
 LOG = logging.getLogger(__name__)
 
+#: What tells our volumes and snapshots from others' of the same names.
+OWN_TAGS = {"volmgr": "1"}
 #: Seconds between two looks for a device, and how often a device that is open still is tried to be let go.
 POLL, DETACH_TRIES = 0.1, 50
 
@@ -113,7 +115,7 @@ class StorPoolCopying(StorPoolSetup, abstract=True):
         """
         self.api.change(
             f"VolumeSnapshot {source}",
-            lambda client: client.snapshot_create(source, {"name": name}),
+            lambda client: client.snapshot_create(source, {"name": name, "tags": dict(OWN_TAGS)}),
             lambda: self.api.snapshot(name) is not None,
         )
 

@@ -199,15 +199,17 @@ class TestConnections:
         volume = bench.created()
         name = bench.name(volume)
         _attach(bench, name)
-        bench.driver.terminate_connection(volume, CONNECTOR)
-        assert bench.server.attached()[name] == {"2": "rw"}
+        # One of several may go: the others stay.
+        for connector in (CONNECTOR, {}, None):
+            bench.driver.terminate_connection(volume, connector)
+            assert bench.server.attached()[name] == {"2": "rw"}
         bench.server.open(name, 2)
         with pytest.raises(exception.VolumeIsBusy, match="open"):
-            bench.driver.terminate_connection(volume, None)
+            bench.driver.terminate_connection(volume, None, force=True)
         bench.server.open(name, 2, False)
         bench.driver.terminate_connection(volume, None, force=True)
         assert bench.server.attached()[name] == {}
-        bench.driver.terminate_connection(bench.volume(), None)
+        bench.driver.terminate_connection(bench.volume(), None, force=True)
 
 
 class TestInUse:
@@ -425,6 +427,30 @@ class TestStatistics:
         bench.created()
         bench.server.write_conf(bench.conf, prefix="other")
         assert bench.make().observe() == []
+
+    def test_what_bears_our_names_and_not_our_mark_is_told_apart(self, bench: Bench) -> None:
+        ours, foreign = bench.created(), bench.volume()
+        bench.snapped(ours)
+        bench.server.request_change("VolumeCreate", "", {"name": bench.name(foreign), "size": GiB, "replication": 3})
+        marked = {item.object_id: item.marked for item in bench.driver.observe() if item.kind == "volume"}
+        assert marked == {ours.id: True, foreign.id: False}
+        assert all(item.marked for item in bench.driver.observe() if item.kind == "snapshot")
+
+    def test_what_belongs_to_nothing_is_freed_by_its_name(self, bench: Bench) -> None:
+        volume, source = bench.created(), bench.created(template="fast")
+        snapshot, made = bench.snapped(volume), bench.volume(1, "hybrid")
+        bench.driver._snap(bench.name(source), names.storpool_name("os", "clone", made.id))
+        _attach(bench, bench.name(volume))
+        told: list[float] = []
+        for item in bench.driver.observe():
+            if item.object_id != source.id:
+                bench.driver.discard(item.name, told.append)
+                bench.driver.discard(item.name, told.append)
+        assert {item.object_id for item in bench.driver.observe()} == {source.id}
+        assert bench.name(snapshot) not in bench.server.names()
+        assert set(told) == {1.0}
+        with pytest.raises(exception.Invalid):
+            bench.driver.discard("somebody's", told.append)
 
     def test_a_wrong_token_is_told_as_such(self, bench: Bench) -> None:
         bench.conf.write_text(bench.conf.read_text().replace("SP_AUTH_TOKEN=contract", "SP_AUTH_TOKEN=wrong"))

@@ -38,7 +38,7 @@ def storpool(running: StorPoolServer) -> Iterator[StorPoolServer]:
 @pytest.fixture
 def daemon(storpool: StorPoolServer, make_daemon: Callable[..., Daemon], tmp_path: Path) -> Daemon:
     """A daemon on StorPool; target_helper is left to its default, for this driver takes no target."""
-    conf = storpool.write_conf(tmp_path / "storpool.conf", hosts={"compute": 2})
+    conf = storpool.write_conf(tmp_path / "storpool.conf", hosts={"compute": 2, "other": 1})
     options = {"volume_driver": "storpool", "storpool_config_file": str(conf), "storpool_template": "hybrid"}
     return make_daemon(backend=options)
 
@@ -66,6 +66,8 @@ def test_the_life_of_a_volume(client: Client, storpool: StorPoolServer) -> None:
     write(storpool, volume_id, b"data")
     client.do("create_snapshot", volume_id, snapshot_id)
     write(storpool, volume_id, b"more")
+    with pytest.raises(exception.Unsupported):
+        api.initialize_connection_snapshot(context, snapshot_id, COMPUTE)
     client.do("create_volume", clone_id, snapshot_id=snapshot_id)
     client.do("create_volume", copy_id, source_volid=volume_id, size=2)
     assert (bytes_of(storpool, clone_id), bytes_of(storpool, copy_id)) == (b"data", b"more")
@@ -77,22 +79,30 @@ def test_the_life_of_a_volume(client: Client, storpool: StorPoolServer) -> None:
     assert object_id != volume_id
     assert bytes_of(storpool, object_id) == b"data"
     assert (info["driver_volume_type"], info["data"]["client_id"], info["data"]["access_mode"]) == ("storpool", 2, "rw")
+    with pytest.raises(exception.Invalid, match="stranger") as caught:
+        api.initialize_connection(context, volume_id, {"host": "stranger"})
+    assert "SP_OURID" in caught.value.hint
+    # Taking access away needs no client id.
+    api.terminate_connection(context, volume_id, {"host": "stranger"})
+    # One host goes and the other stays attached; by force all go.
+    name = f"os--volume-{object_id}"
+    storpool.request_change("VolumesReassign", "", [{"volume": name, "rw": [1, 2]}])
+    api.initialize_connection(context, volume_id, {"host": "other"})
     api.terminate_connection(context, volume_id, COMPUTE)
+    assert storpool.attached()[name] == {"1": "rw", "2": "rw"}
+    api.terminate_connection(context, volume_id, None, force=True)
+    assert storpool.attached()[name] == {}
+    assert api.audit(context)["findings"] == []
     client.do("delete_volume", volume_id, cascade=True)
     client.do("delete_volume", clone_id)
     client.do("delete_volume", copy_id)
     assert storpool.names() == set()
-
-
-def test_an_unknown_host_is_refused_by_name(client: Client) -> None:
-    api, context, volume_id = client.api, client.context, new_id()
-    client.do("create_volume", volume_id, size=1)
-    with pytest.raises(exception.Invalid, match="stranger") as caught:
-        api.initialize_connection(context, volume_id, {"host": "stranger"})
-    assert "SP_OURID" in caught.value.hint
-    assert api.get_volume(context, volume_id)["status"] == "available"
-    # Taking access away needs no client id.
-    api.terminate_connection(context, volume_id, {"host": "stranger"})
+    # A volume that nobody here made is reported, and stays.
+    orphan = {"name": f"os--volume-{new_id()}", "size": 2**30, "replication": 3}
+    storpool.request_change("VolumeCreate", "", orphan)
+    (finding,) = api.audit(context, fix=True)["findings"]
+    assert (finding["kind"], finding["resource_id"]) == ("storage-orphan", orphan["name"].removeprefix("os--volume-"))
+    assert storpool.names() == {orphan["name"]}
 
 
 def test_a_cluster_that_is_away_at_the_start_is_waited_for(

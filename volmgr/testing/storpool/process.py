@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from volmgr.testing.storpool.contract import contract
 from volmgr.testing.waiting import wait_until
 
 START_TIMEOUT = 30.0
@@ -113,7 +114,7 @@ class StorPoolServer:
         return int(self._steer("GET", "faults"))
 
     def calls(self) -> list[dict[str, Any]]:
-        """Return every call since :meth:`forget_calls`: call, method, path, data, status, error."""
+        """Return every call since :meth:`forget_calls`: call, method, path, data, status, error, finished."""
         found: list[dict[str, Any]] = self._steer("GET", "calls")
         return found
 
@@ -162,6 +163,16 @@ class StorPoolServer:
         if status != http.client.OK:
             raise RuntimeError(f"{method} {what}: {reply}")
         return json.loads(reply)["data"]
+
+    def request_change(self, call: str, argument: str, data: Any) -> None:
+        """Do a call that changes something, as an operator of the cluster may.
+
+        :param argument: what stands at the end of its path.
+        """
+        path = contract().calls[call].path.partition("{")[0] + argument
+        status, reply = self.request("POST", path, json.dumps(data))
+        if status != http.client.OK:
+            raise RuntimeError(f"{call} {argument}: {reply}")
 
     def request(self, method: str, path: str, body: str | None = None, *, token: str | None = TOKEN) -> tuple[int, str]:
         """Send a request as it is; returns status and body.

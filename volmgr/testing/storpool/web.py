@@ -68,6 +68,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _serve(self, method: str) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         entry: dict[str, Any] = {"call": None, "method": method, "path": self.path, "status": 200, "error": None}
+        entry["finished"] = False
         steering = self.path.startswith(STEERING)
         if not steering:
             self.server.calls.append(entry)
@@ -80,6 +81,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except ApiError as error:
             entry |= {"status": error.status, "error": error.name}
             reply = error.reply()
+        entry["finished"] = True
         if reply is not None:
             self._answer(entry["status"], json.dumps(reply).encode())
 
