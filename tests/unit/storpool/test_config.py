@@ -71,8 +71,9 @@ def test_an_id_in_the_common_part_is_this_host_s_own(tmp_path: Path) -> None:
     file = tmp_path / "storpool.conf"
     file.write_text("SP_AUTH_TOKEN=1\nSP_OURID=7\n")
     assert read(file).client_id("here") == 7
-    with pytest.raises(exception.Invalid):
-        read(file).client_id("compute")
+    for host in ("compute", "UNNAMED"):
+        with pytest.raises(exception.Invalid):
+            read(file).client_id(host)
 
 
 def test_files_beside_it_follow_in_their_order(file: Path) -> None:
