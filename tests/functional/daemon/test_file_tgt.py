@@ -271,9 +271,8 @@ def test_an_audit_of_files_and_tgt(served: Daemon) -> None:
         named = [found[kind]["id"] for kind in ("building-left", "storage-orphan")]
         client.api.audit(client.context, fix=True)
         client.api.audit(client.context, fix=True, findings=named)
+        whole = {names.object_name("volume", volume_id) for volume_id in (kept, lost)}
+        wait_until(lambda: {path.name for path in folder.iterdir()} == whole, 60, "the storage is mended")
         wait_until(lambda: not client.api.audit(client.context)["findings"], 60, "everything is mended")
-        assert sorted(path.name for path in folder.iterdir()) == sorted(
-            names.object_name("volume", volume_id) for volume_id in (kept, lost)
-        )
         assert [item.name for item in tgt.targets()] == [info["data"]["target_iqn"]]
         assert tgt.targets()[0].acls == (INITIATOR,)

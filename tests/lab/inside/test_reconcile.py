@@ -112,6 +112,7 @@ def test_what_was_broken_by_hand_is_found_and_mended(rig: Rig) -> None:
     rig.exports.remove("volume", kept)
 
 
+@pytest.mark.parametrize("rig", ["default"], indirect=True)
 def test_a_wipe_that_waits_for_a_snapshot_is_no_finding(rig: Rig) -> None:
     volume_id, snapshot_id = new_id(), new_id()
     rig.do(volumes.CreateVolume, volume_id=volume_id, size=1)
