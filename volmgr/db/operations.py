@@ -46,11 +46,18 @@ _DUE = (
     .order_by(T.c.created_at)
     .limit(sa.bindparam("due_limit"))
 )
+#: an operation that waits for its backend is tried again after this at the latest.
+LONGEST_BACKOFF = datetime.timedelta(minutes=10)
 _RETRYABLE = sa.select(T).where(
     T.c.host == sa.bindparam("due_host"),
     T.c.state == "parked",
     T.c.parked_for == "backend",
-    sa.or_(T.c.not_before.is_(None), T.c.not_before <= sa.bindparam("due_now")),
+    # No back-off is that long: the clock was put back since.
+    sa.or_(
+        T.c.not_before.is_(None),
+        T.c.not_before <= sa.bindparam("due_now"),
+        T.c.not_before > sa.bindparam("due_latest"),
+    ),
 )
 _START = (
     sa.update(T)
@@ -99,7 +106,7 @@ def due(conn: Connection, host: str, now: datetime.datetime, limit: int) -> list
 
 def retryable(conn: Connection, host: str, now: datetime.datetime) -> list[types.OperationRecord]:
     """Return the operations of a worker that wait for its backend and whose back-off has passed."""
-    rows = conn.execute(_RETRYABLE, {"due_host": host, "due_now": now})
+    rows = conn.execute(_RETRYABLE, {"due_host": host, "due_now": now, "due_latest": now + LONGEST_BACKOFF})
     return [records.operation(row) for row in rows]
 
 

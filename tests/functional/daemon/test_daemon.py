@@ -11,7 +11,6 @@ import pytest
 
 from volmgr import exception
 from volmgr.testing.daemon import Client, Daemon
-from volmgr.testing.waiting import wait_until
 
 CONNECTOR = {"initiator": "iqn.1993-08.org.debian:01:a", "ip": "127.0.0.1", "host": "compute"}
 
@@ -82,25 +81,6 @@ def test_sigkill_loses_nothing_that_was_acknowledged(make_daemon: Callable[..., 
         assert (volume["id"], volume["status"], volume["operation_id"]) == (volume_id, "available", None)
         assert len(client.api.list_operations(client.context)) == 1
     assert daemon.stop() == 0
-
-
-def test_a_burst_of_casts_loses_none(daemon: Daemon, client: Client) -> None:
-    ids = [new_id() for _ in range(300)]
-    prepared = client.api._client.prepare(server=daemon.host)
-    for volume_id in ids[:150]:
-        context = client.context.to_dict() | {"request_key": new_id()}
-        prepared.cast(context, "create_volume", volume_id=volume_id, size=1)
-    daemon.kill()
-    daemon.start()
-    for volume_id in ids[150:]:
-        context = client.context.to_dict() | {"request_key": new_id()}
-        prepared.cast(context, "create_volume", volume_id=volume_id, size=1)
-
-    def available() -> bool:
-        found = client.api.list_volumes(client.context, filters={"status": "available"}, limit=1000)
-        return {item["id"] for item in found} == set(ids)
-
-    wait_until(available, 60, "all volumes are available")
 
 
 def test_a_second_daemon_for_the_same_backend_is_refused(daemon: Daemon) -> None:

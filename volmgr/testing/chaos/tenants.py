@@ -111,12 +111,16 @@ class Actor:
 
 
 class Tenant(Actor):
-    """Owns its volumes alone, so everything it asks must succeed and it knows what they hold."""
+    """Owns its volumes alone, so everything it asks must succeed and it knows what they hold.
+
+    :ivar patient: whether the target may die too, so that a write is tried again until it is taken.
+    """
 
     def __init__(self, stage: Stage, seed: str, project: str, *, iscsi: bool) -> None:
         super().__init__(stage, seed, project, iscsi=iscsi)
         self.volumes: dict[str, Kept] = {}
         self.acknowledged = 0
+        self.patient = False
 
     def act(self) -> None:
         if not self.volumes:
@@ -207,15 +211,23 @@ class Tenant(Actor):
         if offset + len(block) > volume.size << 30:
             return
         if volume.info is not None and self.iscsi:
-            # The target outlives the daemon: it must take this whatever becomes of the daemon meanwhile.
-            if not write_by_iscsi(volume.info, offset, block):
-                raise exception.Inconsistent(f"a write over iSCSI to {volume.id} was refused")
+            self._write_by_iscsi(volume, offset, block)
         else:
             fd = os.open(self.stage.outside.path_of(self._object_of(volume.id)), os.O_WRONLY)
             os.pwrite(fd, block, offset)
             os.close(fd)
         volume.bytes[slot] = text
         self.acknowledged += 1
+
+    def _write_by_iscsi(self, volume: Kept, offset: int, block: bytes) -> None:
+        """Write until it is acknowledged; without patience the first try must be."""
+        assert volume.info is not None
+        deadline = time.monotonic() + (PATIENCE_SECONDS if self.patient else 0)
+        # The target outlives the daemon: it must take this whatever becomes of the daemon meanwhile.
+        while not write_by_iscsi(volume.info, offset, block):
+            if time.monotonic() >= deadline:
+                raise exception.Inconsistent(f"a write over iSCSI to {volume.id} was refused")
+            time.sleep(PAUSE)
 
     def _object_of(self, volume_id: str) -> str:
         return self.stage.outside.object_of("volume", volume_id)
