@@ -145,7 +145,8 @@ def _pairs(scale: Scale, counter: Counter, client: Any, folder: Path) -> list[Fi
         remote.detach()
     note = f"medians: {statistics.median(rpc_times):.1f} ms against {statistics.median(bare_times):.1f} ms"
     return [
-        Figure("attach and detach through RPC against bare", ratios(rpc_times, bare_times), "x", group=GROUP, note=note),
+        Figure("attach and detach through RPC against bare", ratios(rpc_times, bare_times), "x", group=GROUP,
+               note=note),
         Figure("attach and detach: programs run", [len(found.names)], "", 0, group=GROUP, note=", ".join(found.names)),
     ]  # fmt: skip
 
