@@ -19,6 +19,8 @@ from benchmarks.processes import Counter
 
 GROUP = "thin volumes through RPC against the bare command (LVM, one guest)"
 NAME = "bench"
+#: Nothing in the background may run a program meanwhile.
+ALONE = {"backend_stats_polling_interval": 86400, "reconcile_interval": 0}
 VERBS = ("create", "snapshot", "delete")
 
 
@@ -104,7 +106,7 @@ def run(scale: Scale) -> list[Figure]:
     programs: dict[str, list[str]] = {}
     with tempfile.TemporaryDirectory(prefix="volmgr-bench-") as folder, group(Path(folder)):
         counter = Counter(Path(folder))
-        daemon = Daemon(Path(folder) / "node", backend=backend(), environment=counter.environment)
+        daemon = Daemon(Path(folder) / "node", backend=backend(), options=ALONE, environment=counter.environment)
         try:
             daemon.start()
             with daemon.client() as client:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Figure, Scale, main, ratios, tell
-from benchmarks.lab_lvm import backend, group
+from benchmarks.lab_lvm import ALONE, backend, group
 from benchmarks.processes import Counter
 from benchmarks.restart import fill, start
 
@@ -31,7 +31,7 @@ def run(scale: Scale) -> list[Figure]:
     empty, full, programs = [], [], []
     with tempfile.TemporaryDirectory(prefix="volmgr-bench-") as folder, group(Path(folder)):
         counter = Counter(Path(folder))
-        daemon = Daemon(Path(folder) / "node", backend=backend(), environment=counter.environment)
+        daemon = Daemon(Path(folder) / "node", backend=backend(), options=ALONE, environment=counter.environment)
         with contextlib.ExitStack() as undo:
             undo.callback(lio.wipe)
             undo.callback(daemon.stop)

@@ -154,4 +154,23 @@ def test_report_tells_each_outcome(without_guest: None) -> None:
     )
     assert [case.outcome for case in report.parse(xml)] == [report.PASSED, report.FAILED, report.SKIPPED, report.ERROR]
     assert [case.detail for case in report.parse(xml)] == ["", "no\nwhy", "not here", "worse"]
+    assert report.matrix(report.parse(xml)) == ""
     assert report.table(report.parse(xml)).splitlines()[0].split() == ["passed", "0.5", "s", "m::a"]
+
+
+def test_matrix_tells_driver_and_target(without_guest: None) -> None:
+    xml = (
+        b'<testsuites><testsuite><testcase classname="m" name="a[lvm-thick]"/>'
+        b'<testcase classname="m" name="b[lvm-thin-lio]"/><testcase classname="m" name="c[tgt-lvm]"/>'
+        b'<testcase classname="m" name="d[tgt]"><properties><property name="driver" value="file"/></properties>'
+        b'<failure message="no"/></testcase>'
+        b'<testcase classname="m" name="e[file-tgt]"/><testcase classname="m" name="f[file]"><skipped/></testcase>'
+        b'<testcase classname="m" name="g[lio]"/></testsuite></testsuites>'
+    )
+    lines = [line.split() for line in report.matrix(report.parse(xml)).splitlines()[1:]]
+    assert lines == [
+        ["driver", "alone", "lio", "tgt"],
+        ["file", "-", "-", "1/2", "FAILED"],
+        ["lvm-thick", "1/1", "-", "-"],
+        ["lvm-thin", "-", "1/1", "1/1"],
+    ]

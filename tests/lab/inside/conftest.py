@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         values = {str(value) for value in call.params.values()} if call else set()
         if any(mark.args[0] in values for mark in item.iter_markers("extended_on")):
             item.add_marker("extended")
+
+
+@pytest.fixture(autouse=True)
+def told(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
+    """Put into the report which driver and target a module is about, where its parameters do not say so."""
+    for key in ("driver", "target"):
+        if (value := getattr(request.module, f"MATRIX_{key.upper()}", None)) is not None:
+            record_property(key, value)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -30,6 +30,7 @@ from volmgr.tools.tgtd import Tgtd
 from volmgr.types import GiB, MiB, Portal
 
 PORTALS = (Portal("127.0.0.1", 3270), Portal("127.0.0.2", 3270))
+MATRIX_DRIVER = "file"
 OTHER = "iqn.1994-05.com.example:other"
 HELPERS = {"lio": "lioadm", "tgt": "tgtadm"}
 

@@ -22,6 +22,7 @@ from volmgr.testing.waiting import wait_until
 from volmgr.types import GiB, MiB
 
 GROUP = "daemonlio"
+MATRIX_TARGET = "lio"
 
 
 @pytest.fixture(params=["file", "lvm"])

@@ -28,6 +28,7 @@ from volmgr.testing.waiting import wait_until
 from volmgr.types import MiB
 
 __all__ = ["host", "properties", "site", "volume"]
+MATRIX_DRIVER = "file"
 pytestmark = pytest.mark.extended_on("tgt")
 
 

@@ -400,8 +400,8 @@ def test_foreign_target_is_untouched(target: LioTarget, file: Path, tmp_path: Pa
 
 
 def test_many_at_once_and_nothing_left(target: LioTarget, tmp_path: Path) -> None:
-    specs = [make_spec(make_file(tmp_path), ONE, mode="ro" if index % 4 == 0 else "rw") for index in range(16)]
-    with ThreadPoolExecutor(16) as pool:
+    specs = [make_spec(make_file(tmp_path), ONE, mode="ro" if index % 4 == 0 else "rw") for index in range(32)]
+    with ThreadPoolExecutor(32) as pool:
         assert all(pool.map(target.sync, specs))
         observed = {seen.target_name: seen for seen in target.observe()}
         assert set(observed) == {spec.target_name for spec in specs}

@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from volmgr.testing.lab import errors, guest
+from volmgr.testing.lab import errors, guest, report
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
             f"--- what the kernel said meanwhile ---\n{result.kernel_log.partition(guest.READY_MARK)[2].strip()}",
             file=sys.stderr,
         )
+    if told := report.matrix(result.cases):
+        print(f"\n{told}\n", flush=True)
     print(
         f"guest {result.name}: started in {result.boot_seconds:g} s, pytest's exit status {result.status}",
         file=sys.stderr,

@@ -88,6 +88,21 @@ def exported(device: Path, iqn: str, initiator_iqn: str, chap: Chap, serial: str
         yield export
 
 
+def add_initiator(iqn: str, initiator_iqn: str, chap: Chap, lun: int = 1) -> None:
+    """Let one more initiator in to a target that is served."""
+    with contextlib.ExitStack() as undo:
+        _make_acl(undo, CONFIGFS / "iscsi" / iqn / "tpgt_1", initiator_iqn, chap, lun)
+        undo.pop_all()
+
+
+def remove_initiator(iqn: str, initiator_iqn: str, lun: int = 1) -> None:
+    """Take that away again."""
+    acl = CONFIGFS / "iscsi" / iqn / "tpgt_1" / "acls" / initiator_iqn
+    (acl / f"lun_{lun}" / "mapped").unlink()
+    (acl / f"lun_{lun}").rmdir()
+    acl.rmdir()
+
+
 def leftovers() -> list[str]:
     """Return the targets and backstores that exist."""
     found = [*CONFIGFS.glob("iscsi/iqn.*"), *CONFIGFS.glob("core/*_*/"), *CONFIGFS.glob("core/*_*/*/")]
