@@ -59,6 +59,7 @@ class Rig:
     """See the module.
 
     :param folder: where the database, the key file and the simulator's objects are.
+    :param make_driver: makes another driver than the simulator, for the given target.
     :param settings: what differs from the defaults of :class:`volmgr.db.admission.Settings`.
     """
 
@@ -70,6 +71,7 @@ class Rig:
         executor: Executor | None = None,
         killpoint: Callable[[str], None] | None = None,
         target: Target | None = None,
+        make_driver: Callable[[Target], Any] | None = None,
         **settings: Any,
     ) -> None:
         self.folder = folder
@@ -80,8 +82,7 @@ class Rig:
         self.cipher = crypto.Cipher.open(str(folder / "keys.json"), self.database)
         self.target = target or FakeTarget(TargetConfig(PREFIX, (types.Portal("127.0.0.1", 3260),), str(folder)))
         self.target.start()
-        options = Configuration({"sim_store_path": str(folder / "sim"), "volume_backend_name": "pool"})
-        self.driver = SimDriver(configuration=options, host=HOST, target=self.target)
+        self.driver: Any = (make_driver or self._simulator)(self.target)
         self.settings = Settings(host=HOST, **{"pool": "pool", "quota": NO_LIMITS, **settings})
         self.exports = Exports(
             self.database, self.driver, self.target, settings=self.settings, cipher=self.cipher, clock=self.clock
@@ -96,6 +97,10 @@ class Rig:
         )
         self.attachments = Attachments(self.database, self.exports, self.clock)
         self.context = RequestContext(project_id="p", user_id="u", is_admin=True, overwrite=False)
+
+    def _simulator(self, target: Target) -> SimDriver:
+        options = Configuration({"sim_store_path": str(self.folder / "sim"), "volume_backend_name": "pool"})
+        return SimDriver(configuration=options, host=HOST, target=target)
 
     def submit(self, cls: type[Operation[Any]], *, key: str | None = None, **arguments: Any) -> dict[str, Any]:
         """Admit a request as a client of its own; it runs with :meth:`run`."""
