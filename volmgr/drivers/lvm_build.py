@@ -106,7 +106,7 @@ class LVMBuilding(LVMGrowing, abstract=True):
         try:
             return self._snap(snapshot, snapshot.volume_name, names.lv_tags(snapshot.name_id, "snapshot", snapshot.id))
         except lvm.LvNotFound as error:
-            raise exception.VolumeNotFound(id=snapshot.volume_id) from error
+            raise missing(snapshot.volume or Volume(id=snapshot.volume_id, size=snapshot.volume_size)) from error
 
     def _snap(self, resource: Volume | Snapshot, origin: str, tags: Sequence[str]) -> ModelUpdate:
         """Make a snapshot of ``origin`` under the resource's name; one whose making failed is never kept."""

@@ -12,6 +12,7 @@ from volmgr import exception, killpoints, names
 from volmgr.drivers import lvm_copy
 from volmgr.drivers import progress as reports
 from volmgr.drivers.lvm_setup import LVMSetup, silent
+from volmgr.drivers.naming import missing
 from volmgr.tools import lvm_errors as lvm
 from volmgr.tools.lvm_report import LogicalVolume, Report
 from volmgr.types import GiB, MiB, Volume
@@ -30,7 +31,7 @@ class LVMGrowing(LVMSetup, abstract=True):
             else:
                 self._extend_thick(volume, new_size * GiB)
         except lvm.LvNotFound as error:
-            raise exception.VolumeNotFound(id=volume.id) from error
+            raise missing(volume) from error
         except lvm.LvWouldShrink as error:
             raise exception.Invalid("A volume cannot shrink", field="new_size") from error
         except lvm.LvInUse as error:
@@ -40,7 +41,7 @@ class LVMGrowing(LVMSetup, abstract=True):
         found = self._look()
         present = found.volumes.get(volume.name)
         if present is None:
-            raise exception.VolumeNotFound(id=volume.id)
+            raise missing(volume)
         wanted = found.rounded(size_bytes)
         if present.size_bytes > wanted:
             raise exception.Invalid("A volume cannot shrink", field="new_size")

@@ -17,6 +17,7 @@ from volmgr import exception, names
 from volmgr.drivers.lvm_build import LVMBuilding
 from volmgr.drivers.lvm_setup import silent
 from volmgr.drivers.lvm_trash import LVMTrash
+from volmgr.drivers.naming import missing
 from volmgr.tools import lvm_errors as lvm
 from volmgr.types import GiB, ModelUpdate, Volume
 
@@ -91,7 +92,7 @@ class LVMMoving(LVMBuilding, LVMTrash, abstract=True):
         found = self._look()
         if volume.name not in found.volumes:
             if not arrived:
-                raise exception.VolumeNotFound(id=volume.id)
+                raise missing(volume)
         else:
             if found.thick_snapshots_of(volume.name) or self._is_open(volume.name):
                 return False, None
@@ -103,7 +104,7 @@ class LVMMoving(LVMBuilding, LVMTrash, abstract=True):
 
     def _present(self, volume: Volume) -> bool:
         if volume.name not in self._look().volumes:
-            raise exception.VolumeNotFound(id=volume.id)
+            raise missing(volume)
         return True
 
     def receive(self, volume: Volume, path: str) -> None:
@@ -133,7 +134,7 @@ class LVMMoving(LVMBuilding, LVMTrash, abstract=True):
         tags = names.lv_tags(volume.id, "volume", volume.id)
         if present is None:
             if name not in found.volumes or tags[0] not in found.volumes[name].tags:
-                raise exception.VolumeNotFound(id=new_volume.id)
+                raise missing(new_volume)
         elif name in found.volumes or self._is_open(new_volume.name):
             return kept
         else:

@@ -16,6 +16,7 @@ from volmgr.drivers import lvm_copy
 from volmgr.drivers import progress as reports
 from volmgr.drivers.lvm_grow import LVMGrowing, snapshot_space
 from volmgr.drivers.lvm_setup import silent
+from volmgr.drivers.naming import missing
 from volmgr.tools import lvm_dm
 from volmgr.tools import lvm_errors as lvm
 from volmgr.tools.lvm_report import LogicalVolume, LvKind, Report, Target
@@ -53,12 +54,12 @@ class LVMReverting(LVMGrowing, abstract=True):
         """Return the volume if a merge can begin, None if one has."""
         present, taken = found.volumes.get(volume.name), found.volumes.get(snapshot.name)
         if present is None:
-            raise exception.VolumeNotFound(id=volume.id)
+            raise missing(volume)
         begun = REVERTING_TAG + snapshot.name_id in present.tags
         if begun and (taken is None or _merging(present)):
             return None
         if taken is None:
-            raise exception.SnapshotNotFound(id=snapshot.id)
+            raise missing(snapshot)
         if taken.overflowed:
             raise lvm.SnapshotOverflowed(
                 command="lvconvert", group=self.vg.name, reason=f"{snapshot.name} has overflowed, its bytes are lost"
@@ -79,7 +80,7 @@ class LVMReverting(LVMGrowing, abstract=True):
         """Wait until a merge that has begun is done, and LVM knows it."""
         present = self._look().volumes.get(volume.name)
         if present is None:
-            raise exception.VolumeNotFound(id=volume.id)
+            raise missing(volume)
         if not _merging(present):
             return
         table = lvm_dm.table(self.vg.name, volume.name)

@@ -40,8 +40,13 @@ def describe(name: str, size_bytes: int) -> ObservedObject | None:
 
 def missing(resource: Volume | Snapshot) -> exception.NotFound:
     """Return the error that says that the object of ``resource`` is not there."""
-    kind = exception.SnapshotNotFound if isinstance(resource, Snapshot) else exception.VolumeNotFound
-    return kind(id=resource.id)
+    snapshot = isinstance(resource, Snapshot)
+    noun = "snapshot" if snapshot else "volume"
+    return (exception.SnapshotNotFound if snapshot else exception.VolumeNotFound)(
+        f"The storage of {noun} {resource.id} is not there",
+        hint=f"If it is gone for good: volmgr {noun} delete {resource.id}",
+        id=resource.id,
+    )
 
 
 def own_name(name: str) -> ObservedObject:

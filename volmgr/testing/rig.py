@@ -85,12 +85,7 @@ class Rig:
         self.cipher = crypto.Cipher.open(str(folder / "keys.json"), self.database)
         self.target = target or FakeTarget(TargetConfig(PREFIX, (types.Portal("127.0.0.1", 3260),), str(folder)))
         self.target.start()
-        options = Configuration({"sim_store_path": str(folder / "sim"), "volume_backend_name": "pool"})
-        self.driver: Any
-        if make_driver is not None:
-            self.driver = make_driver(host, self.target)
-        else:
-            self.driver = SimDriver(configuration=options, host=host, target=self.target)
+        self.driver: Any = (make_driver or self._simulator)(host, self.target)
         self.settings = Settings(host=host, **{"pool": "pool", "quota": NO_LIMITS, **settings})
         self.types = volume_types.Cache(self.database)
         self.exports = Exports(
@@ -113,6 +108,10 @@ class Rig:
         )
         self.attachments = Attachments(self.database, self.exports, self.clock)
         self.context = RequestContext(project_id="p", user_id="u", is_admin=True, overwrite=False)
+
+    def _simulator(self, host: str, target: Target) -> SimDriver:
+        options = Configuration({"sim_store_path": str(self.folder / "sim"), "volume_backend_name": "pool"})
+        return SimDriver(configuration=options, host=host, target=target)
 
     def submit(self, cls: type[Operation[Any]], *, key: str | None = None, **arguments: Any) -> dict[str, Any]:
         """Admit a request as a client of its own; it runs with :meth:`run`."""

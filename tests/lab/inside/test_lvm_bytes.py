@@ -26,7 +26,7 @@ from volmgr.types import GiB, MiB, Snapshot, Volume
 SECRET = b"an earlier tenant's bytes".ljust(4096, b"!")
 ZEROS = bytes(4096)
 PLACES = (0, 100 * MiB, GiB - 4096)
-CHUNK = 64 * 1024
+CHUNK, POOL = 64 * 1024, 32 * MiB
 
 
 class Disk:
@@ -221,11 +221,11 @@ class TestKilled:
 
 class TestThin:
     def test_who_fills_the_pool_next_never_reads_it(self, disk: Disk) -> None:
-        run("lvcreate", "-q", "-y", "-Zy", "-L", "64m", "-T", f"{disk.group}/{disk.group}-pool")
+        run("lvcreate", "-q", "-y", "-Zy", "-L", f"{POOL}b", "-T", f"{disk.group}/{disk.group}-pool")
         driver = driver_on(disk, "thin", lvm_pool_data_threshold=100)
         volume = volume_of()
         driver.create_volume(volume)
-        filled = 56 * MiB
+        filled = POOL - 4 * MiB
         write_device(node(driver, volume), SECRET * (filled // len(SECRET)))
         # LVM alone, without telling the disks, leaves it in the pool.
         assert disk.holds(SECRET)
@@ -239,9 +239,9 @@ class TestThin:
         assert disk.holds(SECRET)
         later = volume_of()
         bare.create_volume(later)
-        for place in range(0, filled, CHUNK):
+        for place in range(0, POOL, CHUNK):
             write_device(node(bare, later), b"x" * 4096, place + 8192)
-        read = read_device(node(bare, later), filled)
+        read = read_device(node(bare, later), POOL)
         assert len(read.replace(b"x", b"").strip(b"\0")) == 0
         assert not disk.holds(SECRET), "every chunk of it was handed out"
         gone(driver, later)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from volmgr import exception, incarnation
+from volmgr import exception, incarnation, names
 from volmgr.drivers.lvm import LVMVolumeDriver
 from volmgr.drivers.options import Configuration
 from volmgr.testing.lab.commands import run, wait_until
@@ -135,10 +135,13 @@ def test_a_thick_snapshot_is_never_lost_with_its_origin(small: LoopGroup, thick:
     write_device(node(thick, volume), ZEROS)
     thick.extend_volume(volume, 2)
     thick.trash_volume(volume)
-    thick.wipe("volume", volume.name_id, silent)
+    with pytest.raises(exception.Busy) as waits:
+        thick.wipe("volume", volume.name_id, silent)
+    assert snapshot.name in waits.value.message
     assert read_device(node(thick, snapshot), 4096) == SECRET
-    # It goes with the last of its snapshots.
+    # It can go with the last of its snapshots, which the same wipe takes along.
     thick.trash_snapshot(snapshot)
+    thick.wipe("volume", volume.name_id, silent)
     thick.wipe("snapshot", snapshot.name_id, silent)
     assert thick.observe() == []
 
@@ -156,12 +159,19 @@ def test_what_an_operator_made_is_taken_over_and_let_go(small: LoopGroup, thick:
     assert read_device(node(thick, volume), 4096) == SECRET
     with pytest.raises(exception.ManageExistingAlreadyManaged):
         thick.manage_existing_get_size(volume_of(), {"source-name": volume.name})
+    # It had less than a GiB; what it was brought to reads as zeros.
+    assert read_device(node(thick, volume), 4096, GiB - 4096) == ZEROS
     for wrong in ("nowhere", small.pool):
         with pytest.raises(exception.ManageExistingInvalidReference):
             thick.manage_existing_get_size(volume_of(), {"source-name": wrong})
     thick.unmanage(volume)
-    assert thick.manage_existing_get_size(volume_of(), {"source-name": volume.name}) == 1
-    small.remove(volume.name)
+    let_go = names.unmanaged_name("volume", volume.id)
+    with Path(f"/dev/{small.name}/{let_go}").open("rb"):
+        (entry,) = thick.get_manageable_volumes([], None, None, None, None, None)
+        assert (entry["safe_to_manage"], entry["reason_not_safe"]) == (False, "it is in use")
+        with pytest.raises(exception.Busy, match="in use"):
+            thick.manage_existing(volume_of(), {"source-name": let_go})
+    small.remove(let_go)
 
 
 def test_a_command_that_hangs_is_ended_and_holds_the_worker_s_lock_meanwhile(small: LoopGroup, tmp_path: Path) -> None:
