@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from volmgr import exception, types
 from volmgr.crypto import Cipher
-from volmgr.db import claims, models, operations, quotas
+from volmgr.db import claims, luns, models, operations, quotas
 
 #: what a driver may tell of a resource, by column; everything else in a model update is refused.
 UPDATABLE = frozenset(
@@ -130,7 +130,8 @@ class Closing:
         self.conn.execute(_RESIZE, {"object_id": object_id, "new_size": size * types.GiB})
 
     def withdraw_export(self, resource_id: str) -> None:
-        """Remove a resource's export and all grants on it."""
+        """Remove a resource's export, all grants on it and its numbers."""
+        luns.give_back(self.conn, resource_id)
         self.conn.execute(sa.delete(models.grants).where(models.grants.c.resource_id == resource_id))
         self.conn.execute(sa.delete(models.exports).where(models.exports.c.resource_id == resource_id))
 

@@ -28,7 +28,7 @@ from volmgr.targets import iscsi_data
 from volmgr.targets.base import Target, TargetConfig
 from volmgr.targets.lio import iscsi
 from volmgr.targets.lio.configfs import ROOT, Configfs, apply
-from volmgr.targets.lio.tree import Make, Offer, Step, Wanted, plan
+from volmgr.targets.lio.tree import Make, Offer, Step, plan
 from volmgr.types import ExportSpec, Grant, Json, ObservedExport
 
 LOG = logging.getLogger(__name__)
@@ -45,6 +45,8 @@ class LioTarget(Target):
     protocol: ClassVar[str] = "iscsi"
     grows_in_use: ClassVar[bool] = True
     serves_files: ClassVar[bool] = True
+    #: whether initiators come by RDMA.
+    is_rdma: ClassVar[bool] = False
 
     def __init__(self, config: TargetConfig) -> None:
         super().__init__(config)
@@ -102,10 +104,10 @@ class LioTarget(Target):
         """
         if not iscsi.is_ours(self.config.prefix, spec.target_name):
             raise exception.Invalid(f"{spec.target_name} is not a target of {self.config.prefix}", field="target_name")
-        wanted = iscsi.wanted(spec, self.config.portals) if spec.wanted else None
+        wanted = iscsi.wanted(spec, self.config.portals, rdma=self.is_rdma) if spec.wanted else None
         return self._sync(spec.target_name, wanted)
 
-    def _sync(self, name: str, wanted: Wanted | None) -> bool:
+    def _sync(self, name: str, wanted: Any) -> bool:
         lock = self._lock_of(name)
         if not lock.acquire(timeout=self.config.timeout):
             raise exception.Timeout(f"The export {name} was busy for {self.config.timeout:g} s", target=name)
@@ -139,12 +141,12 @@ class LioTarget(Target):
                 self._locks[name] = lock = threading.Lock()
             return lock
 
-    def _plan(self, name: str, wanted: Wanted | None) -> list[Step]:
+    def _plan(self, name: str, wanted: Any) -> list[Step]:
         with self._told(f"read {name}"):
             return plan(wanted, iscsi.read(self.tree, name))
 
     def _make_so(
-        self, outcome: Future[bool], lock: threading.Lock, name: str, wanted: Wanted | None, steps: Sequence[Step]
+        self, outcome: Future[bool], lock: threading.Lock, name: str, wanted: Any, steps: Sequence[Step]
     ) -> None:
         """Do the steps, planning again when somebody else came between; at the end give the lock back."""
         error: BaseException | None = None
@@ -173,8 +175,12 @@ class LioTarget(Target):
             except OSError as error:
                 if error.errno in _STALE and os.path.isdir(f"{self.tree.root}/core"):
                     return error
-                raise _refused(step, error) from error
+                raise self._refused(step, error) from error
         return None
+
+    def _refused(self, step: Step, error: OSError) -> exception.VolmgrError:
+        """Return what to raise for a step that the kernel refused."""
+        return _refused(step, error)
 
     @contextlib.contextmanager
     def _told(self, what: str) -> Iterator[None]:
