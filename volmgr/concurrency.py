@@ -203,6 +203,16 @@ _idle: list[_Worker] = []
 os.register_at_fork(after_in_child=_idle.clear)
 
 
+def momentary_lock() -> Any:
+    """Return a lock for a few statements that never wait: it is taken by green threads and by native ones beside them."""
+    if not is_green():
+        return _thread.allocate_lock()
+    from eventlet import patcher
+
+    original: Any = patcher.original("_thread")
+    return original.allocate_lock()
+
+
 def init_service_backend() -> None:
     """Tell oslo.service which backend to use; called by the daemon only, as it costs an import."""
     from oslo_service import backend as service_backend

@@ -21,6 +21,9 @@ from volmgr.initiator.aoe import ethernet_addresses
 
 __all__ = ["HostConnector", "ethernet_addresses", "module_state", "require_kernel"]
 
+#: How often to look for a disk, as os-brick does if nothing is said.
+SCAN_ATTEMPTS = 3
+
 #: By driver_volume_type: os-brick's name of the protocol, the kernel module, and what installs the rest.
 PROTOCOLS: dict[str, tuple[str, str, str]] = {
     "iscsi": ("ISCSI", "iscsi_tcp", "apt-get install open-iscsi; modprobe iscsi_tcp"),
@@ -75,10 +78,12 @@ class HostConnector:
     """This host as a client of volumes.
 
     :param lock_path: folder for os-brick's locks between processes; it is made. :param multipath: use all paths.
+    :param scan_attempts: how often to look for a disk that should appear, each time some seconds longer.
     """
 
-    def __init__(self, lock_path: str, *, multipath: bool = False) -> None:
+    def __init__(self, lock_path: str, *, multipath: bool = False, scan_attempts: int = SCAN_ATTEMPTS) -> None:
         self.multipath = multipath
+        self.scan_attempts = scan_attempts
         self._lock_path = lock_path
         self._ready = False
 
@@ -136,7 +141,9 @@ class HostConnector:
 
     def _protocol(self, kind: str) -> Any:
         name = PROTOCOLS[kind][0]
-        return self._os_brick().InitiatorConnector.factory(name, "", use_multipath=self.multipath)
+        return self._os_brick().InitiatorConnector.factory(
+            name, "", use_multipath=self.multipath, device_scan_attempts=self.scan_attempts
+        )
 
     def _os_brick(self) -> Any:
         """Import and set up os-brick, which wants its configuration and its locks first."""

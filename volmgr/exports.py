@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection
 from volmgr import exception, names, qos, types
 from volmgr.crypto import Cipher
 from volmgr.db import exports as rows
+from volmgr.db import luns
 from volmgr.db.admission import Settings
 from volmgr.db.engine import Database
 from volmgr.runtime import Clock
@@ -210,7 +211,7 @@ class Exports:
                 replaced = [old for old in grants if old.attachment_id == attachment_id and self._is(old, connector)]
                 for key in {old.peer_key for old in replaced}:
                     rows.delete_grants(conn, resource_id, peer_key=key, attachment_id=attachment_id)
-                existing = self._new_grant(connector, mode)
+                existing = self._new_grant(conn, resource_id, connector, mode)
                 row = rows.GrantRow(existing, peer, attachment_id)
                 rows.insert_grant(conn, resource_id, row, self.clock.now())
                 grants = (*(old for old in grants if old not in replaced), row)
@@ -218,8 +219,9 @@ class Exports:
                 change(conn, found)
             return dataclasses.replace(found, export=export, grants=grants), existing
 
-    def _new_grant(self, connector: dict[str, Any], mode: str) -> types.Grant:
+    def _new_grant(self, conn: Connection, resource_id: str, connector: dict[str, Any], mode: str) -> types.Grant:
         ports = port_names(connector, self.protocol)
+        shared = self.target.ports if self.target is not None else ()
         return types.Grant(
             id=str(uuid.uuid4()),
             mode=mode,
@@ -228,6 +230,7 @@ class Exports:
             macs=ports if self.protocol == "aoe" else tuple(connector.get("aoe_macs") or ()),
             host_name=connector.get("host"),
             ip=connector.get("ip"),
+            lun=luns.take(conn, resource_id, shared, ports) if shared else 1,
         )
 
     def _is(self, row: rows.GrantRow, connector: dict[str, Any]) -> bool:
@@ -249,6 +252,7 @@ class Exports:
             auth["auth_username"] = chap.username
             auth["auth_secret"] = self.cipher.encrypt("exports", "auth_secret", resource.id, chap.password)
         target_name = names.target_name(self.settings.target_prefix, kind, resource.id)
+        shared = self.target.ports if self.target is not None else ()
         return rows.insert(
             conn,
             kind,
@@ -256,6 +260,7 @@ class Exports:
             host=self.settings.host,
             target_name=target_name,
             now=self.clock.now(),
+            lun=luns.take(conn, resource.id, shared, (luns.SELF,), simple=False) if shared else 1,
             addresses=self.settings.shelves,
             **auth,
         )
@@ -319,6 +324,7 @@ class Exports:
             self._killpoint("disconnect/-/revoked")
             if found is not None and found.export is not None:
                 self._sync(found)
+                self._free_numbers(found)
             if self.target is None and found is not None and gone:
                 everybody = connector is None and attachment_id is None
                 snapshot = isinstance(found.resource, types.Snapshot)
@@ -425,6 +431,7 @@ class Exports:
                 return False
             self._here(found)
             self._sync(found)
+            self._free_numbers(found)
             return True
 
     def _here(self, found: rows.Wanted) -> None:
@@ -467,6 +474,18 @@ class Exports:
     def _sync(self, found: rows.Wanted) -> None:
         if self.target is not None:
             self.target.sync(self.spec(found))
+
+    def _free_numbers(self, found: rows.Wanted) -> None:
+        """Give back the numbers of initiators that lost their access; only now nothing answers to them any more."""
+        if self.target is None or not self.target.ports:
+            return
+        wwpns = sorted({wwpn for row in found.grants for wwpn in row.grant.wwpns})
+
+        def write() -> None:
+            with self.database.writer() as conn:
+                luns.keep(conn, found.resource.id, wwpns)
+
+        self.database.retrying(write)
 
     def spec(self, found: rows.Wanted) -> types.ExportSpec:
         """Return the whole of what an export should be."""

@@ -44,7 +44,15 @@ LOG = logging.getLogger(__name__)
 
 __all__ = ["Worker"]
 #: options of a backend that are one kind of target's own.
-TARGET_OPTIONS = ("tgt_socket", "tgt_threads", "aoe_eth_dev")
+TARGET_OPTIONS = (
+    "tgt_socket",
+    "tgt_threads",
+    "aoe_eth_dev",
+    "fc_fabric",
+    "fc_target_wwpns",
+    "fc_initiator_wwpns",
+    "fc_zone_manager",
+)
 PURGE_INTERVAL = 3600.0
 PURGE_LIMIT = 1000
 SETUP_BACKOFF = (1, 2, 5, 15, 60)
@@ -146,16 +154,24 @@ class Worker:
 
         if not self.options.target_helper or not _needs_target(loader.load(self.options.volume_driver)):
             return None
-        cls = loader.load_target(self.options.target_helper, self.options.target_protocol)
-        addresses = [self.options.target_ip_address, *(self.options.target_secondary_ip_addresses or ())]
+        protocol = self.options.target_protocol
+        helper = self.options.iser_helper if protocol == "iser" else self.options.target_helper
+        cls = loader.load_target(helper, protocol)
+        addresses, port = [self.options.target_ip_address], self.options.target_port
+        if cls.protocol == "iser":
+            addresses, port = [self.options.iser_ip_address], self.options.iser_port
+        addresses += self.options.target_secondary_ip_addresses or ()
         config = TargetConfig(
-            prefix=self.options.target_prefix,
-            portals=tuple(types.Portal(str(ip), int(self.options.target_port)) for ip in addresses),
+            prefix=self._target_prefix(cls.protocol),
+            portals=tuple(types.Portal(str(ip), int(port)) for ip in addresses),
             state_path=f"{self.conf.state_path}/{self.options.config_group}/target",
             timeout=float(self.conf.command_timeout),
             options={name: self.options.safe_get(name) for name in TARGET_OPTIONS if self.options.safe_get(name)},
         )
         return cls(config)
+
+    def _target_prefix(self, protocol: str) -> str:
+        return str(self.options.iser_target_prefix if protocol == "iser" else self.options.target_prefix)
 
     def _load_driver(self) -> Any:
         from volmgr.drivers import loader
@@ -178,7 +194,7 @@ class Worker:
                 "gigabytes": conf.quota.gigabytes,
             },
             trash_retention=options.trash_retention,
-            target_prefix=options.target_prefix,
+            target_prefix=self._target_prefix(self.target.protocol if self.target is not None else ""),
             auth=bool(options.use_chap_auth),
             chap=_chap(options.chap_username, options.chap_password),
             grows_in_use=self.target is None or self.target.grows_in_use,

@@ -47,6 +47,19 @@ OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "iser_helper", default="iseradm", choices=["iseradm", "lioadm", "fake"], help="What makes iSER exports."
     ),
+    cfg.StrOpt(
+        "fc_fabric",
+        default="tcm_fc",
+        choices=["tcm_fc", "qla2xxx"],
+        help="LIO's Fibre Channel fabric: FCoE, or a QLogic adapter in target mode.",
+    ),
+    cfg.ListOpt("fc_target_wwpns", default=[], help="WWPNs of this host's ports that serve the volumes."),
+    cfg.ListOpt(
+        "fc_initiator_wwpns",
+        default=[],
+        help="WWPNs of the hosts that will attach volumes. Each has an entry before it logs in, which it must have.",
+    ),
+    cfg.StrOpt("fc_zone_manager", help="Dotted path of a volmgr.targets.zones.ZoneManager, if there is one."),
     cfg.StrOpt("aoe_eth_dev", default="eth0", help="Network interface for ATA over Ethernet."),
     cfg.IntOpt("aoe_first_shelf_id", default=0, min=0, max=65534, help="First shelf of this host's AoE exports."),
     cfg.IntOpt("aoe_last_shelf_id", default=99, min=0, max=65534, help="Last shelf of this host's AoE exports."),

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 
 from volmgr import types
 from volmgr.crypto import Cipher
-from volmgr.db import claims, faults, models, shelves
+from volmgr.db import claims, faults, luns, models, shelves
 
 _E, _G, _O = models.exports, models.grants, models.objects
 
@@ -146,18 +146,20 @@ def insert(
     host: str,
     target_name: str,
     now: datetime.datetime,
+    lun: int = 1,
     addresses: shelves.Shelves | None = None,
     auth_username: str | None = None,
     auth_secret: str | None = None,
 ) -> ExportRow:
     """Make a resource's export.
 
+    :param lun: its number in its target, or at the ports that it shares.
     :param addresses: from where its shelf and blade are taken, if it needs them.
     :param auth_secret: ciphertext already.
     :raises NoMoreVolumes: no address is free. :raises DatabaseBusy: another transaction was first; try all of it again.
     """
     shelf, blade = (None, None) if addresses is None else shelves.free(conn, addresses)
-    export = ExportRow(target_name, 1, shelf, blade, auth_username, auth_secret)
+    export = ExportRow(target_name, lun, shelf, blade, auth_username, auth_secret)
     values = {"resource_id": resource_id, "kind": kind, "host": host, "created_at": now, **dataclasses.asdict(export)}
     try:
         conn.execute(_INSERT, values)
@@ -215,7 +217,8 @@ def _delete_grants(of_peer: bool, of_attachment: bool) -> sa.Delete:
 
 
 def delete(conn: Connection, resource_id: str) -> None:
-    """Remove a resource's export and its grants."""
+    """Remove a resource's export, its grants and its numbers."""
+    luns.give_back(conn, resource_id)
     conn.execute(_DELETE_GRANTS, {"export_id": resource_id})
     conn.execute(_DELETE, {"export_id": resource_id})
 

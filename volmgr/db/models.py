@@ -171,6 +171,17 @@ exports = sa.Table(
     sa.Index(None, "host"),
 )
 
+# The numbers of exports that share a target: by the target's port and the initiator, which is empty for the port's own.
+luns = sa.Table(
+    "luns",
+    metadata,
+    sa.Column("port", sa.String(16), primary_key=True),
+    sa.Column("initiator", sa.String(16), primary_key=True),
+    sa.Column("lun", sa.Integer, primary_key=True, autoincrement=False),
+    _id("resource_id", nullable=False),
+    sa.UniqueConstraint("resource_id", "port", "initiator"),
+)
+
 # Who may connect to an export. ``peer_key`` is the canonical form of the connector: one grant for each.
 grants = sa.Table(
     "grants",

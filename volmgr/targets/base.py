@@ -42,6 +42,8 @@ class Target(abc.ABC):
     grows_in_use: ClassVar[bool] = False
     #: whether a path may be a plain file, not only a block device.
     serves_files: ClassVar[bool] = True
+    #: WWPNs of the ports that all exports share, so that SQL numbers them for each initiator; none: a target for each.
+    ports: tuple[str, ...] = ()
 
     def __init__(self, config: TargetConfig) -> None:
         self.config = config

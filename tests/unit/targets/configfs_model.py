@@ -19,11 +19,11 @@ TPG_ATTRIBUTES = {
 }
 _HBA = re.compile(r"core/(iblock|fileio)_\d+\Z")
 _BACKSTORE = re.compile(r"core/(iblock|fileio)_\d+/[^/]+\Z")
-_TARGET = re.compile(r"iscsi/[^/]+\Z")
-_TPG = re.compile(r"iscsi/[^/]+/tpgt_\d+\Z")
-_LUN = re.compile(r"iscsi/[^/]+/tpgt_\d+/lun/lun_\d+\Z")
-_ACL = re.compile(r"iscsi/[^/]+/tpgt_\d+/acls/[^/]+\Z")
-_MAPPED = re.compile(r"iscsi/[^/]+/tpgt_\d+/acls/[^/]+/lun_\d+\Z")
+_TARGET = re.compile(r"(?:iscsi|fc)/[^/]+\Z")
+_TPG = re.compile(r"(?:iscsi|fc)/[^/]+/tpgt_\d+\Z")
+_LUN = re.compile(r"(?:iscsi|fc)/[^/]+/tpgt_\d+/lun/lun_\d+\Z")
+_ACL = re.compile(r"(?:iscsi|fc)/[^/]+/tpgt_\d+/acls/[^/]+\Z")
+_MAPPED = re.compile(r"(?:iscsi|fc)/[^/]+/tpgt_\d+/acls/[^/]+/lun_\d+\Z")
 _PORTAL = re.compile(r"iscsi/[^/]+/tpgt_\d+/np/[^/]+\Z")
 
 
@@ -86,7 +86,8 @@ class Model:
         defaults: dict[str, str] = {}
         if _TPG.match(path):
             self.given |= {f"{path}/{name}" for name in ("lun", "acls", "np", "attrib", "auth", "param")}
-            defaults = {"enable": "0", **{f"attrib/{key}": value for key, value in TPG_ATTRIBUTES.items()}}
+            if not path.startswith("fc/"):  # tcm_fc's groups have no attributes and are always on
+                defaults = {"enable": "0", **{f"attrib/{key}": value for key, value in TPG_ATTRIBUTES.items()}}
         elif _BACKSTORE.match(path):
             self.given |= {f"{path}/{name}" for name in ("attrib", "wwn", "alua", "pr", "statistics")}
             defaults = {"enable": "0", "udev_path": "", "wwn/vpd_unit_serial": "", "attrib/emulate_tpu": "0"}
@@ -97,7 +98,7 @@ class Model:
         elif _ACL.match(path):
             self.given |= {f"{path}/{name}" for name in ("attrib", "auth", "param", "fabric_statistics")}
             defaults = {"auth/userid": "", "auth/password": ""}
-        elif not (path == "iscsi" or any(rule.match(path) for rule in (_HBA, _TARGET, _LUN, _PORTAL))):
+        elif not (path in ("iscsi", "fc") or any(rule.match(path) for rule in (_HBA, _TARGET, _LUN, _PORTAL))):
             raise refused(errno.EPERM, path)
         self.made.add(path)
         self.attributes |= {f"{path}/{key}": value for key, value in defaults.items()}
@@ -122,7 +123,8 @@ class Model:
             raise refused(errno.EEXIST, path)
         if _MAPPED.match(parent):
             group = parent.split("/acls/")[0]
-            self.attributes[f"{parent}/write_protect"] = self.attributes[f"{group}/attrib/prod_mode_write_protect"]
+            protect = self.attributes.get(f"{group}/attrib/prod_mode_write_protect", "0")
+            self.attributes[f"{parent}/write_protect"] = protect
             if not self.links(to):
                 raise refused(errno.EINVAL, path)
         elif self.attributes.get(f"{to}/enable") != "1":

@@ -27,7 +27,7 @@ from volmgr.targets import iscsi_data
 from volmgr.targets.base import Target, TargetConfig
 from volmgr.targets.lio import iscsi
 from volmgr.targets.lio.configfs import ROOT, Configfs, apply
-from volmgr.targets.lio.tree import Make, Offer, Step, Wanted, plan
+from volmgr.targets.lio.tree import Make, Offer, Step, plan
 from volmgr.types import ExportSpec, Grant, Json, ObservedExport
 
 LOG = logging.getLogger(__name__)
@@ -49,6 +49,8 @@ class LioTarget(Target):
     protocol: ClassVar[str] = "iscsi"
     grows_in_use: ClassVar[bool] = True
     serves_files: ClassVar[bool] = True
+    #: whether initiators come by RDMA.
+    is_rdma: ClassVar[bool] = False
 
     def __init__(self, config: TargetConfig) -> None:
         super().__init__(config)
@@ -109,10 +111,10 @@ class LioTarget(Target):
         """
         if not iscsi.is_ours(self.config.prefix, spec.target_name):
             raise exception.Invalid(f"{spec.target_name} is not a target of {self.config.prefix}", field="target_name")
-        wanted = iscsi.wanted(spec, self.config.portals) if spec.wanted else None
+        wanted = iscsi.wanted(spec, self.config.portals, rdma=self.is_rdma) if spec.wanted else None
         return self._sync(spec.target_name, wanted)
 
-    def _sync(self, name: str, wanted: Wanted | None) -> bool:
+    def _sync(self, name: str, wanted: Any) -> bool:
         for _ in range(_TRIES):
             changed, stale = self._bounded(name, f"finish the export {name}", lambda: self._attempt(name, wanted))
             if stale is None:
@@ -154,12 +156,16 @@ class LioTarget(Target):
                 self._locks[name] = lock = threading.Lock()
             return lock
 
-    def _attempt(self, name: str, wanted: Wanted | None) -> tuple[bool, OSError | None]:
+    def _attempt(self, name: str, wanted: Any) -> tuple[bool, OSError | None]:
         """Read, plan, do; returns whether there was anything to do, and what says that the plan was outdated."""
         self._check_root()
-        with self._told(f"read {name}"):
-            steps = plan(wanted, iscsi.read(self.tree, name))
+        steps = self._plan(name, wanted)
         return bool(steps), self._run(steps)
+
+    def _plan(self, name: str, wanted: Any) -> list[Step]:
+        """Read what is there and return what is to be done."""
+        with self._told(f"read {name}"):
+            return plan(wanted, iscsi.read(self.tree, name))
 
     def _run(self, steps: Sequence[Step]) -> OSError | None:
         """Do the steps in their order; returns the error that says that they are no longer the right ones."""
@@ -169,8 +175,12 @@ class LioTarget(Target):
             except OSError as error:
                 if error.errno in _STALE and os.path.isdir(f"{self.tree.root}/core"):
                     return error
-                raise _refused(step, error) from error
+                raise self._refused(step, error) from error
         return None
+
+    def _refused(self, step: Step, error: OSError) -> exception.VolmgrError:
+        """Return what to raise for a step that the kernel refused."""
+        return _refused(step, error)
 
     @contextlib.contextmanager
     def _told(self, what: str) -> Iterator[None]:

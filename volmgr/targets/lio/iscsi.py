@@ -43,9 +43,10 @@ def check_initiator(value: object) -> str:
     return name
 
 
-def wanted(spec: ExportSpec, portals: Sequence[Portal]) -> Wanted:
+def wanted(spec: ExportSpec, portals: Sequence[Portal], *, rdma: bool = False) -> Wanted:
     """Return what the export should be in LIO.
 
+    :param rdma: whether its portals take iSER.
     :raises Invalid: something in ``spec`` cannot be told to LIO. :raises NotFound: there is no such storage.
     """
     if not 1 <= spec.lun <= _LUN_MAX:
@@ -66,6 +67,7 @@ def wanted(spec: ExportSpec, portals: Sequence[Portal]) -> Wanted:
         acls=acls,
         portals=tuple(str(portal) for portal in portals),
         auth=spec.auth,
+        rdma=rdma,
     )
 
 
@@ -99,7 +101,8 @@ def _read_tpg(tree: Reader, group: str, sessions: bool) -> Tpg:
         attributes={key: tree.read(f"{group}/attrib/{key}") for key in (*ATTRIBUTES, AUTHENTICATION)},
         luns={lun: tree.links(f"{group}/lun/{lun}") for lun in tree.folders(f"{group}/lun")},
         acls={acl: _read_acl(tree, f"{group}/acls/{acl}", sessions) for acl in tree.folders(f"{group}/acls")},
-        portals=tree.folders(f"{group}/np"),
+        portals=(portals := tree.folders(f"{group}/np")),
+        rdma=frozenset(portal for portal in portals if tree.read(f"{group}/np/{portal}/iser") == "1"),
     )
 
 
@@ -117,7 +120,12 @@ def _read_acl(tree: Reader, path: str, sessions: bool) -> Acl:
 
 def our_names(tree: Reader, prefix: str) -> list[str]:
     """Return the names of our targets, and of backstores of ours whose target is gone, by one walk."""
-    found = {name for name in tree.folders("iscsi") if is_ours(prefix, name)}
+    return sorted({name for name in tree.folders("iscsi") if is_ours(prefix, name)} | our_backstores(tree, prefix))
+
+
+def our_backstores(tree: Reader, prefix: str) -> set[str]:
+    """Return the names of our backstores, by one walk."""
+    found = set()
     for folder in tree.folders("core"):
         plugin, _, number = folder.rpartition("_")
         if number.isdigit() and int(number) >= 0x40000000:
@@ -126,7 +134,7 @@ def our_names(tree: Reader, prefix: str) -> list[str]:
                 for name in tree.folders(f"core/{folder}")
                 if is_ours(prefix, name) and hba(plugin, name) == f"core/{folder}"
             }
-    return sorted(found)
+    return found
 
 
 def is_ours(prefix: str, name: str) -> bool:

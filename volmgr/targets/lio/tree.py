@@ -70,13 +70,14 @@ class Acl:
 
 @dataclass(frozen=True)
 class Tpg:
-    """A target portal group."""
+    """A target portal group; ``rdma`` are those of its portals that take iSER."""
 
     enabled: bool = False
     attributes: Mapping[str, str] = field(default_factory=dict)
     luns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     acls: Mapping[str, Acl] = field(default_factory=dict)
     portals: tuple[str, ...] = ()
+    rdma: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an export should be; ``acls`` says of each initiator whether it may only read."""
+    """What an export should be; ``acls`` says of each initiator whether it may only read, ``rdma`` asks for iSER."""
 
     name: str
     backstore: Backstore
@@ -105,6 +106,7 @@ class Wanted:
     acls: Mapping[str, bool]
     portals: tuple[str, ...]
     auth: Chap | None = None
+    rdma: bool = False
 
 
 # --- steps
@@ -197,7 +199,7 @@ def _removal(have: Observed) -> Steps:
         yield from _remove_tpg(f"{target}/{tag}", tpg)
     if have.exists:
         yield Remove(target)
-    yield from _remove_backstores(have)
+    yield from remove_backstores(have.name, have.backstores)
 
 
 def _making(wanted: Wanted, have: Observed) -> Steps:
@@ -209,11 +211,11 @@ def _making(wanted: Wanted, have: Observed) -> Steps:
     tpg = have.tpgs.get(TPG, Tpg())
     if not _is_served(wanted, have, tpg):
         yield from _empty_tpg(group, tpg)
-        yield from _remove_backstores(have)
-        yield from _build_backstore(wanted)
+        yield from remove_backstores(have.name, have.backstores)
+        yield from build_backstore(wanted.name, wanted.backstore)
         tpg = replace(tpg, enabled=False, luns={}, acls={})
     else:
-        yield from _adjust_backstore(wanted, have)
+        yield from adjust_backstore(wanted.name, wanted.backstore, have.backstores[wanted.backstore.plugin])
     if not have.fabric:
         yield Make("iscsi", shared=True)
     if not have.exists:
@@ -236,6 +238,8 @@ def _making(wanted: Wanted, have: Observed) -> Steps:
     for portal in wanted.portals:
         if portal not in tpg.portals:
             yield Make(f"{group}/np/{portal}")
+        if (portal in tpg.rdma) != wanted.rdma:
+            yield Write(f"{group}/np/{portal}/iser", str(int(wanted.rdma)))
 
 
 def _is_served(wanted: Wanted, have: Observed, tpg: Tpg) -> bool:
@@ -252,11 +256,10 @@ def _is_served(wanted: Wanted, have: Observed, tpg: Tpg) -> bool:
     return len(tpg.luns) == 1 and list(links.values()) == [backstore_path(wanted.backstore.plugin, wanted.name)]
 
 
-def _build_backstore(wanted: Wanted) -> Steps:
-    """A backstore that is enabled has its path, and one whose serial is set is complete."""
-    backstore = wanted.backstore
-    path = backstore_path(backstore.plugin, wanted.name)
-    yield Make(hba(backstore.plugin, wanted.name), shared=True)
+def build_backstore(name: str, backstore: Backstore) -> Steps:
+    """Make a backstore. One that is enabled has its path, and one whose serial is set is complete."""
+    path = backstore_path(backstore.plugin, name)
+    yield Make(hba(backstore.plugin, name), shared=True)
     yield Make(path)
     yield Write(f"{path}/udev_path", backstore.path)
     if backstore.plugin == FILEIO:
@@ -271,13 +274,13 @@ def _build_backstore(wanted: Wanted) -> Steps:
     yield Offer(path, bool(backstore.discard))
 
 
-def _adjust_backstore(wanted: Wanted, have: Observed) -> Steps:
-    present = have.backstores[wanted.backstore.plugin]
-    path = backstore_path(wanted.backstore.plugin, wanted.name)
-    if present is not None and present.size != wanted.backstore.size:
-        yield Write(f"{path}/control", f"fd_dev_size={wanted.backstore.size}")
-    if present is not None and present.discard not in (None, bool(wanted.backstore.discard)):
-        yield Offer(path, bool(wanted.backstore.discard))
+def adjust_backstore(name: str, backstore: Backstore, present: Backstore | None) -> Steps:
+    """Change of a backstore what can be changed in use."""
+    path = backstore_path(backstore.plugin, name)
+    if present is not None and present.size != backstore.size:
+        yield Write(f"{path}/control", f"fd_dev_size={backstore.size}")
+    if present is not None and present.discard not in (None, bool(backstore.discard)):
+        yield Offer(path, bool(backstore.discard))
 
 
 def _access(wanted: Wanted, group: str, tpg: Tpg) -> Steps:
@@ -376,8 +379,9 @@ def _remove_tpg(group: str, tpg: Tpg) -> Steps:
     yield Remove(group)
 
 
-def _remove_backstores(have: Observed) -> Steps:
-    for plugin, backstore in have.backstores.items():
+def remove_backstores(name: str, backstores: Mapping[str, Backstore | None]) -> Steps:
+    """Remove all backstores of a name, and their adapters' folders."""
+    for plugin, backstore in backstores.items():
         if backstore is not None:
-            yield Remove(backstore_path(plugin, have.name))
-        yield Remove(hba(plugin, have.name), shared=True)
+            yield Remove(backstore_path(plugin, name))
+        yield Remove(hba(plugin, name), shared=True)

@@ -131,20 +131,20 @@ def run_guest(spec: GuestSpec, sink: Callable[[bytes], object]) -> GuestResult:
     :raises errors.GuestTimedOut: the tests did not end in time.
     """
     require_programs()
-    _compile_sources(spec.cwd)
-    with _results_folder() as folder:
+    compile_sources(spec.cwd)
+    with results_folder() as folder:
         (folder / "init.sh").write_bytes(Path(__file__).with_name("guest-init.sh").read_bytes())
-        (folder / "command.sh").write_text(_command(spec, folder.name), encoding="utf-8")
+        (folder / "command.sh").write_text(pytest_command(spec, folder.name), encoding="utf-8")
         with (
             (folder / "console.log").open("wb") as console,
-            _started(spec, folder, console.fileno()) as (process, output),
+            started(spec, folder, console.fileno()) as (process, output),
         ):
-            _follow(spec, folder, process, output, sink)
-        return _result(folder, process)
+            follow(spec, folder, process, output, sink)
+        return result_of(folder, process)
 
 
 @contextlib.contextmanager
-def _results_folder() -> Iterator[Path]:
+def results_folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="volmgr-lab-")).resolve()
     try:
         # The path travels on the guest kernel's command line, which has no way to quote these.
@@ -157,18 +157,21 @@ def _results_folder() -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def _compile_sources(cwd: Path) -> None:
+def compile_sources(cwd: Path) -> None:
     """Compile on the machine: the guest discards what it compiles and is slow; failing costs time only."""
     for folder in (Path(__file__).parents[2], cwd / "tests", cwd / "benchmarks"):
         if folder.is_dir():
             compileall.compile_dir(folder, quiet=2)
 
 
-def _command(spec: GuestSpec, name: str) -> str:
-    """Return the shell script that runs pytest in the guest, with the caller's interpreter and folder."""
+def pytest_command(spec: GuestSpec, name: str, tools: str = "") -> str:
+    """Return the shell script that runs pytest in the guest, with the caller's interpreter and folder.
+
+    :param tools: a further folder of programs.
+    """
     environment = {key: os.environ[key] for key in _INHERITED if key in os.environ}
     environment |= {
-        "PATH": f"{Path(sys.executable).parent}:{_SYSTEM_PATH}",
+        "PATH": f"{Path(sys.executable).parent}:{_SYSTEM_PATH}{':' if tools else ''}{tools}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "TMPDIR": "/run/volmgr-lab/tmp",
         "COLUMNS": str(shutil.get_terminal_size((120, 24)).columns),
@@ -195,7 +198,7 @@ def _command(spec: GuestSpec, name: str) -> str:
 
 
 @contextlib.contextmanager
-def _started(spec: GuestSpec, folder: Path, console: int) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+def started(spec: GuestSpec, folder: Path, console: int) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """Yield the guest's process and the reading end of its terminal; at the end no process of it is left."""
     reader, writer = os.pipe()
     try:
@@ -206,7 +209,7 @@ def _started(spec: GuestSpec, folder: Path, console: int) -> Iterator[tuple[subp
     finally:
         os.close(writer)
     try:
-        with _guarded(process.pid, folder):
+        with guarded(process.pid, folder):
             yield process, reader
     finally:
         # Each process of the guest's programs is a process here, in the group of the first one.
@@ -217,7 +220,7 @@ def _started(spec: GuestSpec, folder: Path, console: int) -> Iterator[tuple[subp
 
 
 @contextlib.contextmanager
-def _guarded(process_group: int, folder: Path) -> Iterator[None]:
+def guarded(process_group: int, folder: Path) -> Iterator[None]:
     """Have a guest and its folder removed even if the harness is killed: its end closes the pipe that a shell reads.
 
     A parent-death signal would not do: it ends the first process of the guest, and its helpers stay.
@@ -250,7 +253,7 @@ def _spawn(spec: GuestSpec, folder: Path, console: int, terminal: int) -> subpro
     )
 
 
-def _follow(
+def follow(
     spec: GuestSpec, folder: Path, process: subprocess.Popen[bytes], output: int, sink: Callable[[bytes], object]
 ) -> None:
     """Hand on the output until the guest ends or a deadline passes."""
@@ -284,7 +287,7 @@ def _pump(output: int, sink: Callable[[bytes], object], wait_seconds: float) -> 
     return bool(data)
 
 
-def _result(folder: Path, process: subprocess.Popen[bytes]) -> GuestResult:
+def result_of(folder: Path, process: subprocess.Popen[bytes]) -> GuestResult:
     log = _log(folder)
     if not (folder / "ready").exists():
         reason = _content(folder / "boot-error")

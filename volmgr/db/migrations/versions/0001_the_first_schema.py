@@ -106,6 +106,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name="pk_keys"),
     )
     op.create_table(
+        "luns",
+        sa.Column("port", sa.String(16), nullable=False),
+        sa.Column("initiator", sa.String(16), nullable=False),
+        sa.Column("lun", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("resource_id", sa.String(36), nullable=False),
+        sa.PrimaryKeyConstraint("port", "initiator", "lun", name="pk_luns"),
+        sa.UniqueConstraint("resource_id", "port", "initiator", name="uq_luns_resource_id_port_initiator"),
+    )
+
+    op.create_table(
         "objects",
         sa.Column("id", sa.String(36), nullable=False),
         sa.Column("kind", sa.String(16), nullable=False),
