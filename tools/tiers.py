@@ -102,6 +102,6 @@ TIERS = (
         "lab-extended", "tests/lab/inside", options=("-m", "extended"), env=EVENTLET, needs=(UML,), in_guest=True,
         minutes=90, on_request=True,
     ),
-    Tier("simulation", "tests/simulation", env=EVENTLET, optional=True, minutes=45),
+    Tier("simulation", "tests/simulation", env=THREADING, optional=True, minutes=45),
     Tier("chaos", "tests/chaos", env=EVENTLET, optional=True, minutes=45),
 )

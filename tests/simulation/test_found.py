@@ -13,7 +13,7 @@ from volmgr.testing.simulation import explore
 from volmgr.testing.simulation.bench import Bench
 from volmgr.testing.simulation.plan import Plan, Request, Strike
 
-ORDERS = 12
+ORDERS = 6
 V0 = {"volume_id": "@v0"}
 
 FOUND: dict[str, Plan] = {
@@ -86,6 +86,28 @@ FOUND: dict[str, Plan] = {
             Request("cancel", "operation_cancel", {"operation_id": "$delete"}, 1, late=(0.5, 1.0)),
         ),
         (Strike("driver:trash_snapshot/after", "delay", seconds=3.0),), stage="snapshot", switch=0.3,
+    ),
+    # The id of an attachment of another volume: the database's own error was the answer.
+    "an attachment's id is taken": Plan(
+        (
+            Request("one", "attachment_create", {"attachment_id": "@a2", "volume_id": "@v1"}),
+            Request("other", "attachment_create", {"attachment_id": "@a2", "volume_id": "@v0"}),
+            Request("attached", "attach_volume", V0 | {"instance_uuid": "@i1", "attachment_id": "@a2"}),
+        ),
+        stage="volumes",
+    ),
+    # A deletion by force that failed left attachments, and the plain deletion after it left them without a volume.
+    "attachments do not outlive their volume": Plan(
+        (
+            Request("force", "delete_volume", V0 | {"force": True}, wait=True),
+            Request("unmanage", "delete_volume", V0 | {"unmanage_only": True}),
+        ),
+        (Strike("target:sync/after", "fail", 2),), stage="attached", switch=0.0,
+    ),
+    # An operation that was given up leaves what an audit finds and mends.
+    "what an abandoned wipe leaves is mended": Plan(
+        (Request("delete", "delete_volume", V0, wait=True),),
+        (Strike("driver:wipe/building", "fail", error="volmgr.not_found"),), stage="volume", steer="abandon",
     ),
     # An extension that failed after its effect left storage that is larger than its row: no snapshot could be taken.
     "an extension that took effect has taken place": Plan(

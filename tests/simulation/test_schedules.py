@@ -13,7 +13,7 @@ import os
 from volmgr.testing.simulation import explore
 from volmgr.testing.simulation.bench import Bench
 
-SECONDS = 25.0
+SECONDS = 20.0
 FIRST = int(os.environ.get("VOLMGR_SIMULATION_SEED") or datetime.date.today().toordinal() * 1000)
 
 

@@ -228,6 +228,18 @@ def exported(conn: Connection, resource_ids: Sequence[str]) -> list[str]:
     return list(conn.execute(_EXISTS.where(_E.c.resource_id.in_(resource_ids))).scalars())
 
 
+def exported_and_attached(conn: Connection, resource_ids: Sequence[str]) -> tuple[list[str], bool]:
+    """Return which of these resources have an export, and whether any has an attachment, in one statement."""
+    attachments = models.attachments
+    rows = conn.execute(
+        sa.union_all(
+            sa.select(_E.c.resource_id, sa.literal(0).label("attached")).where(_E.c.resource_id.in_(resource_ids)),
+            sa.select(attachments.c.volume_id, sa.literal(1)).where(attachments.c.volume_id.in_(resource_ids)),
+        )
+    ).all()
+    return [row.resource_id for row in rows if not row.attached], any(row.attached for row in rows)
+
+
 def granted(conn: Connection, resource_id: str, mode: str | None = None) -> bool:
     """Return whether anybody may connect to a resource, in that mode if one is named."""
     query = sa.select(_G.c.id).where(_G.c.resource_id == resource_id).limit(1)

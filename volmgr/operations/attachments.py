@@ -76,6 +76,12 @@ class Attachments:
                 attachment_id=others[0].id,
             )
 
+    @staticmethod
+    def _insert(conn: Connection, record: types.Attachment) -> None:
+        if attachments.get(conn, record.id) is not None:
+            raise exception.AlreadyExists(resource="attachment", id=record.id)
+        attachments.insert(conn, record)
+
     # --- attachments ----------------------------------------------------------------------------------------------
 
     def reserve(self, attachment_id: str, volume_id: str, instance_uuid: str | None, mode: str) -> dict[str, Any]:
@@ -92,7 +98,7 @@ class Attachments:
                 record = types.Attachment(
                     attachment_id, volume_id, "reserved", mode, instance_uuid, created_at=self.clock.now()
                 )
-                attachments.insert(conn, record)
+                self._insert(conn, record)
                 attachments.settle(conn, volume_id, self.clock.now())
                 return record
 
@@ -205,7 +211,7 @@ class Attachments:
                     record = dataclasses.replace(same, **values)
                 else:
                     record = types.Attachment(attachment_id, volume_id, created_at=now, **values)
-                    attachments.insert(conn, record)
+                    self._insert(conn, record)
                 attachments.settle(conn, volume_id, now)
                 return record
 

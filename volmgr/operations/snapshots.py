@@ -145,7 +145,8 @@ class DeleteSnapshot(Operation[DeleteArgs]):
     def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
         if task.operation.claims:
             busy = isinstance(error, exception.Busy | exception.Cancelled)
-            tx.release("snapshot", self.a.snapshot_id, "available" if busy else "error_deleting")
+            failed = "error" if self.a.unmanage_only else "error_deleting"
+            tx.release("snapshot", self.a.snapshot_id, "available" if busy else failed)
 
 
 @dataclass(frozen=True)

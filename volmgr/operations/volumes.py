@@ -204,7 +204,10 @@ class DeleteVolume(Operation[DeleteArgs]):
             children = tx.take_children(self.a.volume_id, lambda child: Claim("snapshot", child, "delete"))
             ids += [child.id for child in children]
             tx.data["snapshots"] = [child.id for child in children]
-        tx.data["exported"] = exports.exported(tx.conn, ids)
+        tx.data["exported"], attached = exports.exported_and_attached(tx.conn, ids)
+        if attached and not self.a.force:
+            # A deletion by force that failed left them: the volume's status, error_deleting, does not tell.
+            raise exception.VolumeAttached(id=self.a.volume_id)
 
     def absent(self, claim: Claim) -> Any:
         return {"volume_id": self.a.volume_id, "unchanged": True}
@@ -242,7 +245,8 @@ class DeleteVolume(Operation[DeleteArgs]):
     def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
         busy = isinstance(error, exception.Busy | exception.Cancelled)
         if task.operation.claims:
-            tx.release("volume", self.a.volume_id, None if busy else "error_deleting")
+            failed = "error" if self.a.unmanage_only else "error_deleting"
+            tx.release("volume", self.a.volume_id, None if busy else failed)
             for snapshot_id in task.data.get("snapshots") or ():
                 gone = is_discarded(task, "snapshot", snapshot_id)
                 tx.release("snapshot", snapshot_id, "error_deleting" if gone else "available")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -86,9 +87,12 @@ def seeds(first: int, count: int | None = None) -> Iterator[Plan]:
 def systematic(bench: Bench, *, every: int = 1, offset: int = 0) -> Iterator[Plan]:
     """Yield every pair of verbs, without a crash and with one at every n-th yield point of its schedule.
 
-    :param offset: where among the yield points to begin, so that runs complement each other.
+    :param offset: draws the order of the pairs, and where among the yield points to begin, so that runs that are cut
+        short complement each other.
     """
-    for number, plan in enumerate(generate.pairs()):
+    pairs = list(generate.pairs())
+    random.Random(offset).shuffle(pairs)
+    for number, plan in enumerate(pairs):
         plan = plan.but(order=number + offset)
         outcome = run(bench, plan, places=True)
         yield plan

@@ -18,16 +18,21 @@ STAGE_NAMES = (
 LATE: tuple[tuple[float, ...], ...] = ((0.0,), (0.0, 0.0), (0.3,), (2.0,), (20.0,), (90.0,))
 BACKEND_ERRORS = ("volmgr.backend_down", "volmgr.no_space", "volmgr.busy.volume", "volmgr.timeout", "volmgr.not_found")
 DATABASE_ERRORS = ("volmgr.busy.database", "volmgr.backend_down.database")
-#: what the verbs of clients ask of the driver.
+#: what the verbs of clients ask of the driver: the work itself, then what undoes or follows it.
 _DRIVER_VERBS: dict[str, tuple[str, ...]] = {
-    "create_volume": ("create_volume", "create_cloned_volume", "create_volume_from_snapshot", "delete_volume"),
-    "delete_volume": ("trash_volume", "trash_snapshot", "restore_volume", "restore_snapshot", "unmanage", "wipe"),
+    "create_volume": ("create_volume", "delete_volume"),
+    "create_volume/source_volid": ("create_cloned_volume", "delete_volume"),
+    "create_volume/snapshot_id": ("create_volume_from_snapshot", "delete_volume"),
+    "delete_volume": ("trash_volume", "restore_volume", "wipe"),
+    "delete_volume/cascade": ("trash_snapshot", "trash_volume", "restore_snapshot"),
+    "delete_volume/unmanage_only": ("unmanage",),
     "undelete_volume": ("restore_volume", "trash_volume", "wipe"),
     "extend_volume": ("extend_volume", "recognise"),
     "create_snapshot": ("create_snapshot", "delete_snapshot"),
     "delete_snapshot": ("trash_snapshot", "restore_snapshot", "wipe"),
-    "revert_to_snapshot": ("create_volume_from_snapshot", "trash_volume", "delete_volume", "wipe"),
+    "revert_to_snapshot": ("create_volume_from_snapshot", "trash_volume", "delete_volume"),
 }
+_KINDS = ("source_volid", "snapshot_id", "cascade", "unmanage_only")
 _WHEN = ("before", "building", "after")
 _TARGET_PLACES = ("target:sync/before", "target:sync/after")
 
@@ -77,7 +82,8 @@ def _request(rng: random.Random, number: int, client: int, journalled: list[str]
     _label, verb, arguments = rng.choice(ASKED)
     arguments = dict(arguments)
     for key, value in arguments.items():
-        if value == "@v0" and rng.random() < 0.15:
+        new = (verb, key) == ("create_volume", "volume_id")
+        if value == "@v0" and rng.random() < (0.6 if new else 0.15):
             arguments[key] = rng.choice(("@v1", "@v2"))
         elif value == "@s0" and rng.random() < 0.15:
             arguments[key] = "@s1"
@@ -87,18 +93,24 @@ def _request(rng: random.Random, number: int, client: int, journalled: list[str]
 
 
 def _driver_place(rng: random.Random, requests: list[Request]) -> str:
-    verbs = [verb for request in requests for verb in _DRIVER_VERBS.get(request.verb, ())]
-    return f"driver:{rng.choice(verbs or ['wipe'])}/{rng.choice(_WHEN)}"
+    asked = [request for request in requests if request.verb in _DRIVER_VERBS]
+    if not asked:
+        return f"driver:wipe/{rng.choice(_WHEN)}"
+    request = rng.choice(asked)
+    kind = next((f"{request.verb}/{name}" for name in _KINDS if name in request.args), request.verb)
+    work, *others = _DRIVER_VERBS.get(kind, _DRIVER_VERBS[request.verb])
+    verb = rng.choice(others) if others and rng.random() < 0.3 else work
+    return f"driver:{verb}/{rng.choice(_WHEN)}"
 
 
 def _strike(rng: random.Random, requests: list[Request]) -> Strike:
     kind = rng.random()
-    nth = rng.choice((1, 1, 1, 2, 3))
-    if kind < 0.45:
+    nth = rng.choice((1, 1, 1, 1, 1, 2, 3))
+    if kind < 0.5:
         return Strike(_driver_place(rng, requests), "fail", nth, rng.choice(BACKEND_ERRORS))
-    if kind < 0.6:
+    if kind < 0.63:
         return Strike(rng.choice(_TARGET_PLACES), "fail", nth)
-    if kind < 0.7:
+    if kind < 0.72:
         place = rng.choice((_driver_place(rng, requests), *_TARGET_PLACES))
         return Strike(place, "delay", nth, seconds=rng.choice((1.0, 10.0, 65.0)))
     nth = rng.randint(1, 25)
@@ -116,7 +128,7 @@ def random_plan(seed: int) -> Plan:
         journalled = [item.name for item in requests if item.verb in _JOURNALLED]
         requests.append(_request(rng, number, rng.randrange(clients), journalled))
     strikes = [Strike("step", "crash", rng.randint(1, 140)) for _ in range(rng.choice((0, 0, 1, 1, 1, 2, 3)))]
-    if rng.random() < 0.45:
+    if rng.random() < 0.5:
         strikes += [_strike(rng, requests) for _ in range(rng.choice((1, 1, 2)))]
     return Plan(
         tuple(requests),

@@ -19,6 +19,8 @@ from volmgr.testing.simulation.plan import Request, uuid_of
 
 if TYPE_CHECKING:
     from volmgr.exports import Exports
+    from volmgr.testing.simulation.scheduler import Scheduler
+    from volmgr.testing.simulation.worker import SimWorker
     from volmgr.testing.simulation.world import World
 
 _TABLES = {
@@ -33,6 +35,9 @@ _TABLES = {
 }
 #: how often what is parked for an operator is tried again before it counts as stuck.
 ROUNDS = 3
+#: what an audit is for, after an operation was abandoned.
+_LEFT = ("storage of", "object", "volume-", "_snapshot-", "_trash-", "_building-")
+_CREATES = ("create_volume", "create_snapshot")
 #: one schedule in so many is also asked whether deleting everything leaves nothing.
 EMPTIED_OF = 4
 #: tables that are empty when everything was deleted.
@@ -57,8 +62,11 @@ def judge(world: World) -> None:
     before = dump(world)
     _repeat(world)
     _same(world, "repeating every request", before)
+    if abandoned and not world.found:
+        _mend(world)
+        _whole(world, "after an audit has mended what was left", target=True, orphans=False)
     if not world.found and world.plan.order % EMPTIED_OF == 0:
-        _empty(world, orphans=abandoned)
+        _empty(world)
 
 
 def dump(world: World) -> dict[str, list[Any]]:
@@ -84,7 +92,7 @@ def _hurt(world: World) -> bool:
 def _whole(world: World, when: str, *, target: bool, orphans: bool) -> None:
     found = violations(world.bench.database, _exports(world).driver, now=world.scheduler.now())
     if orphans:
-        found = [text for text in found if not text.startswith(("storage of", "object"))]
+        found = [text for text in found if not text.startswith(_LEFT)]
     if target:
         found += _served(world)
     world.found += [f"{when}: {text}" for text in found]
@@ -121,6 +129,21 @@ def _audited(world: World, *, orphans: bool) -> list[str]:
     return [f"the audit finds {item.kind.label} of {item.resource} {item.resource_id}: {item.reason}" for item in found]
 
 
+def _mend(world: World) -> None:
+    """Let an audit mend all that it can, twice, because it waits before what cannot be taken back."""
+    for _ in range(2):
+        worker, scheduler = world.worker, world.scheduler
+        assert worker is not None
+
+        def work(worker: SimWorker = worker, scheduler: Scheduler = scheduler) -> None:
+            scheduler.wait(lambda: False, 100.0, "later")
+            found = worker.auditor.run().findings
+            worker.auditor.run(fix=True, only=[item.id_on(worker.host) for item in found])
+
+        scheduler.spawn(world.life, f"{world.life.name}/audit", work)
+        world.rest()
+
+
 def _steer(world: World) -> bool:
     """Do what an operator does about operations that are parked for him; returns whether any was abandoned."""
     abandoned = False
@@ -148,6 +171,8 @@ def _legal(world: World) -> None:
     born = {row_id for noun, row_id, old, _new, _operation in history if noun == "operations" and old is None}
     mine = {row_id: row for row_id, row in rows.items() if row_id in born}
     world.found += model.check(history, mine)
+    if world.plan.steer != "abandon":
+        world.found += _undone(world, rows)
     if not world.plan.strikes:
         world.found += model.false_findings(history)
     for name, answers in world.answers.items():
@@ -158,6 +183,22 @@ def _legal(world: World) -> None:
         world.found += [
             f"{name} was told of operation {item}, which is in no row" for item in ids if item not in rows
         ]
+
+
+def _undone(world: World, rows: dict[str, Any]) -> list[str]:
+    """Return what creations that failed have left in the storage."""
+    made = {row.resource_id for row in rows.values() if row.verb in _CREATES and row.state == "done"}
+    failed = {
+        row.resource_id: row.resource for row in rows.values() if row.verb in _CREATES and row.resource_id not in made
+    }
+    there = {name for name, _size in world.store.entries()}
+    found = []
+    for resource_id, kind in failed.items():
+        names_of = {names.object_name(kind, resource_id), names.building_name(resource_id)}
+        broken = world.bench.raw(f"SELECT id FROM {kind}s WHERE id = '{resource_id}' AND status = 'error'")
+        if broken and names_of & there:
+            found.append(f"the {kind} {resource_id} could not be made, and its storage is there")
+    return found
 
 
 def _repeat(world: World) -> None:
@@ -177,7 +218,7 @@ def _repeat(world: World) -> None:
                 world.found.append(f"the repeat of {name} was answered {answer}, the journal says {row.id} {row.state}")
 
 
-def _empty(world: World, *, orphans: bool) -> None:
+def _empty(world: World) -> None:
     """Delete everything; nothing may be left anywhere."""
     snapshots = [row[0] for row in world.bench.raw("SELECT id FROM snapshots ORDER BY id")]
     volumes = [row[0] for row in world.bench.raw("SELECT id FROM volumes ORDER BY id")]
@@ -197,7 +238,7 @@ def _empty(world: World, *, orphans: bool) -> None:
     if left := world.bench.raw(f"SELECT {_TABLES['quotas']} FROM quotas WHERE {used}"):
         world.found.append(f"after everything was deleted the quota says {left}")
     left = [name for name, _size in world.store.entries() if names.parse_unmanaged_name(name) is None]
-    if left and not orphans:
+    if left:
         world.found.append(f"after everything was deleted the storage has {left}")
     if world.target.exports:
         world.found.append(f"after everything was deleted the target has {sorted(world.target.exports)}")

@@ -51,7 +51,8 @@ def _moves(machine: states.Machine) -> set[tuple[str, str]]:
 
 _MOVES = {"volumes": _moves(states.VOLUME), "snapshots": _moves(states.SNAPSHOT)}
 #: a claim that is given back unused: the operation was cancelled or was refused by the backend as busy.
-_RETURNS = {("deleting", status) for status in _IDLE} | {("reverting", "available"), ("restoring", "available")}
+_RETURNS = {(status, idle) for status in ("deleting", "unmanaging") for idle in _IDLE}
+_RETURNS |= {("reverting", "available"), ("restoring", "available")}
 
 
 def check(history: Iterable[Change], operations: dict[str, Any]) -> list[str]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The machine's randomness, drawn from a seed for a while: UUIDs, serials, secrets and the pauses of retries.
 
-It replaces what the operating system gives, nothing of volmgr: the same plan must give the same ids in every process,
-because rows are sorted by them.
+The same plan must give the same ids in every process, because rows are sorted by them. Nothing goes to a native thread
+meanwhile: what would is a plain call, as it is where threads are native.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import random
 import secrets
 import uuid
 from collections.abc import Iterator
+from typing import Any
 from unittest import mock
+
+from volmgr import concurrency
 
 
 @contextlib.contextmanager
@@ -29,6 +32,9 @@ def seeded(seed: str) -> Iterator[None]:
     def uuid4() -> uuid.UUID:
         return uuid.UUID(bytes=source.randbytes(16), version=4)
 
+    def here(function: Any, *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
     state = random.getstate()
     random.seed(seed)
     try:
@@ -36,6 +42,7 @@ def seeded(seed: str) -> Iterator[None]:
             mock.patch.object(uuid, "uuid4", uuid4),
             mock.patch.object(secrets, "token_bytes", token_bytes),
             mock.patch.object(secrets, "token_hex", token_hex),
+            mock.patch.object(concurrency, "offload", here),
         ):
             yield
     finally:
