@@ -27,7 +27,7 @@ DEATHS = 10
 #: One pass: random blocks are written, read back and compared by their checksums, directly.
 FIO = (
     "fio --name=attached --filename={disk} --rw=randwrite --bs=4k --size=8m --io_size=4m --direct=1 --ioengine=psync "
-    "--verify=crc32c --verify_fatal=1 --do_verify=1 --randrepeat=0 --output={log}"
+    "--verify=crc32c --verify_fatal=1 --do_verify=1 --randrepeat=0 --output={log} --eta=never"
 )
 LOOP = "while [ ! -e {stop} ]; do {fio} || exit 1; echo pass >> {passes}; done"
 
