@@ -300,8 +300,6 @@ class Runner:
             self._park(task, "backend" if known.retryable else "operator", known, forward=True)
         elif operation.persistent and not isinstance(known, exception.Cancelled):
             self._park(task, "backend", known, forward=True)
-        elif progress.patient and not isinstance(known, exception.Cancelled):
-            self._park(task, "backend" if known.retryable else "operator", known, forward=True)
         elif len(steps) <= 1:
             self._undo(operation, task, steps, known)
         elif progress.undo_error is not None:
@@ -428,8 +426,6 @@ class _Progress:
         self.error: exception.VolmgrError | None = None
         self.undo_error: BaseException | None = None
         self.lost: exception.VolmgrError | None = None
-        #: whether the step that failed is tried again until it is done.
-        self.patient = False
         self._undoing = False
 
     @property
@@ -462,7 +458,6 @@ class _Progress:
             raise
         except Exception as error:
             self.error = _ours(error, self.operation.verb, self.task.id)
-            self.patient = step.patient
             raise
 
     def _do(self, step: Step, *, again: bool) -> Any:

@@ -308,7 +308,7 @@ class ObservedObject:
     """What a backend has under one of our names: ``state`` is current, building or trash.
 
     :param marked: whether more than its name says that it is ours: a tag, or the folder that it lies in.
-    :param held: whether the backend itself frees it, together with something that still needs it.
+    :param held: whether it cannot be freed yet, as something that is not trash still needs it.
     :param suspended: whether it lets nobody read or write at this moment.
     :param unit_bytes: what sizes are rounded up to.
     """

@@ -18,7 +18,6 @@ from volmgr.drivers.lvm_build import between_id
 from volmgr.drivers.lvm_manage import LVMManaging
 from volmgr.drivers.lvm_move import LVMMoving
 from volmgr.drivers.lvm_revert import LVMReverting
-from volmgr.drivers.lvm_setup import WIPING_TAG
 from volmgr.drivers.naming import CREATING, DELETING, describe, own_name
 from volmgr.tools import lvm_dm
 from volmgr.tools.lvm_report import LogicalVolume, LvState, Report
@@ -125,13 +124,13 @@ class LVMVolumeDriver(LVMMoving, LVMReverting, LVMManaging):
         found = describe(volume.name, volume.size_bytes)
         if found is None:
             return None
-        waits = WIPING_TAG in volume.tags and bool(report.thick_snapshots_of(volume.name))
+        needed = [item for item in report.thick_snapshots_of(volume.name) if not names.parse_trash_name(item.name)]
         return dataclasses.replace(
             found,
             # Another program gives its volumes the same names, but not our tags; the names of what is being built or
             # lies in the trash are ours alone.
             marked=found.state != "current" or any(tag.startswith(names.LV_TAG_PREFIX) for tag in volume.tags),
-            held=found.state == "trash" and waits,
+            held=found.state == "trash" and bool(needed),
             suspended=volume.attributes.state in _SUSPENDED,
             unit_bytes=report.extent_bytes,
         )

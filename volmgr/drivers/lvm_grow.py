@@ -14,7 +14,7 @@ from volmgr.drivers import progress as reports
 from volmgr.drivers.lvm_setup import LVMSetup, silent
 from volmgr.drivers.naming import missing
 from volmgr.tools import lvm_errors as lvm
-from volmgr.tools.lvm_report import LogicalVolume, Report
+from volmgr.tools.lvm_report import LogicalVolume, Report, Target
 from volmgr.types import GiB, MiB, Volume
 
 #: How often growth looks for other space when what it had zeroed is gone.
@@ -57,6 +57,13 @@ class LVMGrowing(LVMSetup, abstract=True):
         if building in found.volumes:
             self._erase(building, silent)
         family = [present.name, *(item.name for item in found.thick_snapshots_of(present.name))]
+        if len(family) > 1 and present.attributes.target is Target.RAID:
+            # lvextend asks a question then that no option answers.
+            raise exception.Unsupported(
+                f"{present.name} is mirrored and has thick snapshots, so it cannot grow",
+                hint=f"Delete its snapshots first: {', '.join(family[1:])}",
+                verb="extend_volume",
+            )
         self._refuse_open_family(family)
         for left in reversed(range(EXTEND_TRIES)):
             ranges = () if self._clean else self._zeroed_extents(building, wanted - present.size_bytes)

@@ -91,8 +91,6 @@ class Step:
     :param do: makes it so; what it returns is kept in the journal under the step's name.
     :param undo: takes back whatever ``do`` may have done, also half of it, also nothing.
     :param recognise: after a crash: returns what ``do`` would have returned, or raises NotFound if it was not done.
-    :param patient: nothing may be left undone, so a failure sets the operation aside until it is tried again; only for
-        operations whose steps have no ``undo``.
     :param pivot: what to swap in SQL once the step is done; from that transaction on the operation only goes forward.
     """
 
@@ -102,7 +100,6 @@ class Step:
     rerun: Rerun = Rerun.REPEAT
     recognise: Callable[[], Any] | None = None
     lane: Lane = Lane.CONTROL
-    patient: bool = False
     pivot: Callable[[Closing], None] | None = None
 
 

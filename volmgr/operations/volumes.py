@@ -357,11 +357,7 @@ class WipeObject(Operation[WipeArgs]):
         return self.a.object_id
 
     def steps(self, task: Task) -> Sequence[Step]:
-        def wipe() -> None:
-            task.driver.wipe(self.a.kind, self.a.object_id, task.progress)
-
-        # Given up it would leave an object that nobody frees any more: it waits until the storage lets it.
-        return (Step("wipe", wipe, patient=True),)
+        return (Step("wipe", lambda: task.driver.wipe(self.a.kind, self.a.object_id, task.progress)),)
 
     def commit(self, task: Task, tx: Closing) -> Any:
         tx.forget_object(self.a.object_id)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,49 @@ class TestCopies:
         assert lvm_copy.Pace(0).chunk(256 * MiB) == 256 * MiB
         assert lvm_copy.Pace(20 * MiB).chunk(256 * MiB) == 20 * MiB
         assert lvm_copy.Pace(1).chunk(256 * MiB) == lvm_copy.COPY_CHUNK
+
+
+#: What the LVM driver of this tree is called with, argument by argument; ``=`` marks those that may be left out.
+SIGNATURES = {
+    "check_for_setup_error": "",
+    "create_volume": "volume",
+    "update_migrated_volume": "ctxt volume new_volume original_volume_status",
+    "create_volume_from_snapshot": "volume snapshot",
+    "delete_volume": "volume",
+    "create_snapshot": "snapshot",
+    "delete_snapshot": "snapshot",
+    "revert_to_snapshot": "context volume snapshot",
+    "local_path": "volume vg=",
+    "copy_image_to_volume": "context volume image_service image_id",
+    "copy_volume_to_image": "context volume image_service image_meta",
+    "create_cloned_volume": "volume src_vref",
+    "clone_image": "context volume image_location image_meta image_service",
+    "get_volume_stats": "refresh=",
+    "extend_volume": "volume new_size",
+    "manage_existing": "volume existing_ref",
+    "manage_existing_object_get_size": "existing_object existing_ref object_type",
+    "manage_existing_get_size": "volume existing_ref",
+    "manage_existing_snapshot_get_size": "snapshot existing_ref",
+    "manage_existing_snapshot": "snapshot existing_ref",
+    "get_manageable_volumes": "cinder_volumes marker limit offset sort_keys sort_dirs",
+    "get_manageable_snapshots": "cinder_snapshots marker limit offset sort_keys sort_dirs",
+    "retype": "context volume new_type diff host",
+    "migrate_volume": "ctxt volume host thin= mirror_count=",
+    "get_pool": "volume",
+    "ensure_export": "context volume",
+    "create_export": "context volume connector vg=",
+    "remove_export": "context volume",
+    "initialize_connection": "volume connector",
+    "validate_connector": "connector",
+    "terminate_connection": "volume connector",
+}
+
+
+@pytest.mark.parametrize("verb", SIGNATURES)
+def test_verbs_have_the_arguments_that_callers_name(verb: str) -> None:
+    parameters = list(inspect.signature(getattr(LVMVolumeDriver, verb)).parameters.values())[1:]
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    told = [f"{item.name}{'' if item.default is item.empty else '='}" for item in parameters if item.kind not in kinds]
+    wanted = SIGNATURES[verb].split()
+    assert told[: len(wanted)] == wanted
+    assert all(name.endswith("=") for name in told[len(wanted) :])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from volmgr import exception
-from volmgr.testing.conformance.bench import Bench
+from volmgr.testing.conformance.bench import Bench, does_not_apply
 from volmgr.testing.conformance.suite.test_volumes import DATA, PLACES, zeros
 from volmgr.types import GiB, Snapshot, Volume
 
@@ -192,7 +192,11 @@ class TestReverts:
         bench.need("revert_to_snapshot", "extend_volume")
         volume = bench.created(data=DATA)
         snapshot = bench.snapped(volume)
-        bench.driver.extend_volume(volume, 2)
+        try:
+            bench.driver.extend_volume(volume, 2)
+        except exception.Unsupported:
+            assert bench.seen()[volume.name_id].size_bytes == GiB
+            does_not_apply(f"{bench.factory.name} extends no volume that has snapshots")
         bench.write(volume, 2 * GiB - len(LATER), LATER)
         bench.driver.revert_to_snapshot(None, bench.volume(2, id=volume.id), snapshot)
         assert bench.seen()[volume.name_id].size_bytes == 2 * GiB
