@@ -204,7 +204,7 @@ os.register_at_fork(after_in_child=_idle.clear)
 
 
 def momentary_lock() -> Any:
-    """Return a lock for a few statements that never wait: it is taken by green threads and by native ones beside them."""
+    """Return a lock for a few statements that never wait, taken by green threads and by native ones beside them."""
     if not is_green():
         return _thread.allocate_lock()
     from eventlet import patcher

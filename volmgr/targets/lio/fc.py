@@ -294,7 +294,7 @@ class FcTarget(LioTarget):
             return [self._observed(name) for name in self._names()]
 
     def present(self) -> frozenset[str]:
-        """Return the names of our exports that have a unit at a port; a lost one's storage object alone does not count."""
+        """Return the names of our exports that have a unit at a port; a storage object alone does not count."""
         with self._told("list the targets"):
             self._check_root()
             self._walk()
