@@ -17,6 +17,8 @@ from volmgr.testing.chaos.raids import Raiders
 from volmgr.testing.chaos.stage import Stage
 from volmgr.testing.waiting import wait_until
 
+pytestmark = pytest.mark.timeout(600)
+
 LIBRARY = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 JUMPS = ("+1d", "-1d", "+400d", "+0")
 REQUESTS = 15

@@ -16,6 +16,8 @@ from volmgr.testing.cutting_proxy import CuttingProxy
 from volmgr.testing.servers import MariaDBServer, PostgreSQLServer
 from volmgr.testing.waiting import wait_until
 
+pytestmark = pytest.mark.timeout(600)
+
 CUTS, RESTARTS, REQUESTS = 12, 2, 15
 
 

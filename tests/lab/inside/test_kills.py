@@ -52,6 +52,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     run("losetup", "--detach", device)
 
 
+@pytest.mark.timeout(120 + 60 * KILLS)
 def test_random_kills(stage: Stage) -> None:
     raiders = Raiders(stage, SEED, iscsi=False, tenants=1, vandals=1, snapshots=False, tell=print)
     raid = raiders.run(KILLS)
