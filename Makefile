@@ -43,6 +43,7 @@ chaos: install ## kill points of every verb, 1,000 random kills here and 100 in 
 	@nice $(PYTHON) -m volmgr.testing.chaos --points
 	@nice $(PYTHON) -m volmgr.testing.chaos --backend sim --kills 300 $(ARGS)
 	@nice $(PYTHON) -m volmgr.testing.chaos --backend file --kills 700 $(ARGS)
+	@VOLMGR_CHAOS_KILLS=100 nice $(PYTHON) -m volmgr.testing.lab --timeout 3600 -- -q -s tests/lab/inside/test_kills.py
 
 bench: install ## the benchmarks
 	@$(PYTHON) tools/bench.py $(ARGS)

@@ -6,9 +6,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 
+import pytest
+
 from volmgr.testing.chaos.raids import Raiders
 from volmgr.testing.chaos.stage import Stage
 from volmgr.testing.servers import RabbitMQServer
+
+pytestmark = pytest.mark.timeout(600)
 
 QUORUM = {"rabbit_quorum_queue": True, "rabbit_transient_quorum_queue": True, "kombu_reconnect_delay": 0.2}
 REQUESTS, ANSWER_SECONDS = 12, 5.0

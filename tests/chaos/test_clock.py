@@ -17,6 +17,8 @@ from volmgr.testing.chaos.raids import Raiders
 from volmgr.testing.chaos.stage import Stage
 from volmgr.testing.waiting import wait_until
 
+pytestmark = pytest.mark.timeout(600)
+
 LIBRARY = "/usr/lib/*/faketime/libfaketimeMT.so.1"
 JUMPS = ("+1d", "-1d", "+400d", "+0")
 REQUESTS = 15
@@ -76,7 +78,7 @@ def test_a_clock_that_is_put_back_does_not_make_an_operation_wait_a_day(
     volume = {"volume_id": "5c7c6c9c-8f39-4d7e-9f07-1d2a5a0f7a11"}
     stage.do("create_volume", {**volume, "size": 1}, project="p")
     # Parked for the backend, whose answer a later try will get.
-    faults = [
+    faults: list[dict[str, Any]] = [
         {"verb": "create_volume_from_snapshot", "action": "fail", "when": "after", "error": "volmgr.backend_down"},
         {"verb": "delete_volume", "action": "fail", "when": "before", "times": None, "error": "volmgr.backend_down"},
     ]

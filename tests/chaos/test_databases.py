@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
@@ -15,6 +16,8 @@ from volmgr.testing.chaos.stage import Stage
 from volmgr.testing.cutting_proxy import CuttingProxy
 from volmgr.testing.servers import MariaDBServer, PostgreSQLServer
 from volmgr.testing.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(600)
 
 CUTS, RESTARTS, REQUESTS = 12, 2, 15
 
@@ -36,6 +39,10 @@ def url(server: PostgreSQLServer | MariaDBServer, request: pytest.FixtureRequest
     return made
 
 
+def _has_cut(proxy: CuttingProxy, count: int) -> bool:
+    return proxy.cuts == count
+
+
 def by_way_of(url: str, port: int) -> str:
     return sa.make_url(url).set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
 
@@ -51,7 +58,7 @@ def test_connections_cut_at_commit_lose_nothing(make_stage: Callable[..., Stage]
         for number in range(CUTS):
             proxy.deliver = number % 2 == 0
             proxy.cut_at = b"COMMIT"
-            wait_until(lambda wanted=number + 1: proxy.cuts == wanted, 30, "a connection is cut")
+            wait_until(partial(_has_cut, proxy, number + 1), 30, "a connection is cut")
             raiders.work(3)
     assert raiders.look() == []
     assert raiders.close().violations == []

@@ -22,6 +22,7 @@ from volmgr.testing.chaos.stage import Stage, ask, must
 from volmgr.testing.daemon import Client
 from volmgr.testing.waiting import wait_until
 
+pytestmark = pytest.mark.timeout(900)
 BURST, KILL_AT = 1500, 700
 PROJECT = "chaos"
 SEED = 20260101

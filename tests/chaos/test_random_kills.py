@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import require
 from volmgr.testing.chaos.raids import series
 
@@ -13,6 +15,7 @@ SEED = int(os.environ.get("VOLMGR_CHAOS_SEED", "1"))
 KILLS, LANES = 60, 3
 
 
+@pytest.mark.timeout(1200)
 def test_sixty_kills_on_files_with_tgt(tmp_path: Path) -> None:
     for tool, package in (("tgtd", "tgt"), ("qemu-io", "qemu-utils")):
         require(tool, package)

@@ -26,6 +26,8 @@ from volmgr.testing.waiting import wait_until
 from volmgr.tools.tgtd import Tgtd
 from volmgr.types import MiB, Portal
 
+pytestmark = pytest.mark.timeout(600)
+
 PROJECT = "chaos"
 TGTD_KILLS, REQUESTS = 3, 12
 WAIT = 60.0

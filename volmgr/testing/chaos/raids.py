@@ -52,7 +52,7 @@ class Raiders:
     """One series of kills on one stage.
 
     :param iscsi: the target serves real bytes: what is connected is written by way of it.
-    :param path_of: returns where an object's bytes can be read.
+    :param tenants: how many. :param vandals: how many. :param snapshots: whether snapshots have bytes to be read.
     """
 
     def __init__(
@@ -61,18 +61,21 @@ class Raiders:
         seed: int,
         *,
         iscsi: bool,
-        path_of: Callable[[str, str], Path] | None = None,
+        tenants: int = TENANTS,
+        vandals: int = VANDALS,
+        snapshots: bool = True,
         tell: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self.stage = stage
         self.raid = Raid(seed)
         self.random = random.Random(f"{seed}/kills")
-        self.path_of = path_of or stage.outside.path_of
+        self.path_of = stage.outside.path_of
+        self.snapshots = snapshots
         self.tell = tell
-        self.tenants = [Tenant(stage, f"{seed}/tenant {n}", f"tenant{n}", iscsi=iscsi) for n in range(TENANTS)]
+        self.tenants = [Tenant(stage, f"{seed}/tenant {n}", f"tenant{n}", iscsi=iscsi) for n in range(tenants)]
         shared = ([self._id() for _ in range(SHARED)], [self._id() for _ in range(SHARED)])
         self.shared = shared[0]
-        self.vandals = [Vandal(stage, f"{seed}/vandal {n}", f"vandal{n}", shared) for n in range(VANDALS)]
+        self.vandals = [Vandal(stage, f"{seed}/vandal {n}", f"vandal{n}", shared) for n in range(vandals)]
 
     @property
     def actors(self) -> list[Actor]:
@@ -175,7 +178,7 @@ class Raiders:
         for tenant in self.tenants:
             for volume in tenant.volumes.values():
                 found += self._bytes("volume", volume)
-                for snapshot in volume.snapshots.values():
+                for snapshot in volume.snapshots.values() if self.snapshots else ():
                     found += self._bytes("snapshot", snapshot)
         for volume_id in self.shared:
             found += self._bytes("volume", Kept(volume_id, 0), may_miss=True)

@@ -215,6 +215,7 @@ class Tenant(Actor):
         else:
             fd = os.open(self.stage.outside.path_of(self._object_of(volume.id)), os.O_WRONLY)
             os.pwrite(fd, block, offset)
+            os.fsync(fd)  # to a device: what is only in our page cache is in no snapshot of it
             os.close(fd)
         volume.bytes[slot] = text
         self.acknowledged += 1

@@ -48,7 +48,10 @@ READY_MARK = "volmgr-lab: ready"
 """The line of the guest's log after which the kernel's messages are the tests' doing."""
 
 _RESULTS = "/run/volmgr-lab/results"
-_INHERITED = ("HOME", "LANG", "LC_ALL", "PYTHONPATH", "PYTEST_ADDOPTS", "VIRTUAL_ENV", "TERM")
+_INHERITED = (
+    "HOME", "LANG", "LC_ALL", "PYTHONPATH", "PYTEST_ADDOPTS", "VIRTUAL_ENV", "TERM",
+    "VOLMGR_CHAOS_KILLS", "VOLMGR_CHAOS_SEED",
+)
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _POLL_SECONDS = 0.2
 _DRAIN_SECONDS = 5.0
