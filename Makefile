@@ -5,7 +5,7 @@ TEST := $(PYTHON) tools/test.py
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check functional lab bench docs genconfig genstates clean
+.PHONY: help install demo test check functional lab fabric bench docs genconfig genstates clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ functional: install ## the daemon as a process, on every transport and database
 
 lab: install ## the tests that need a kernel of their own, in a User Mode Linux guest
 	@$(TEST) --tier lab-harness --tier lab $(ARGS)
+
+fabric: install ## Fibre Channel and iSER, in an emulated machine with Debian's kernel
+	@$(TEST) --tier fabric $(ARGS)
 
 bench: install ## the benchmarks
 	@$(PYTHON) tools/bench.py $(ARGS)

@@ -20,7 +20,7 @@ concurrency.setup()
 
 from volmgr.connector import module_state  # noqa: E402  (after the choice)
 
-TIERS = ("unit", "conformance", "functional", "lab", "simulation", "chaos")
+TIERS = ("unit", "conformance", "functional", "lab", "fabric", "simulation", "chaos")
 _SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
