@@ -5,7 +5,7 @@ TEST := $(PYTHON) tools/test.py
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check functional lab lab-extended lab-full simulate chaos bench bench-lab docs \
+.PHONY: help install demo test check functional lab lab-extended lab-full simulate chaos fabric bench bench-lab docs \
 	genconfig genstates clean
 
 help: ## this list
@@ -44,6 +44,9 @@ chaos: install ## kill points of every verb, 1,000 random kills here and 100 in 
 	@nice $(PYTHON) -m volmgr.testing.chaos --backend sim --kills 300 $(ARGS)
 	@nice $(PYTHON) -m volmgr.testing.chaos --backend file --kills 700 $(ARGS)
 	@VOLMGR_CHAOS_KILLS=100 nice $(PYTHON) -m volmgr.testing.lab --timeout 3600 -- -q -s tests/lab/inside/test_kills.py
+
+fabric: install ## Fibre Channel and iSER, in an emulated machine with Debian's kernel
+	@$(TEST) --tier fabric $(ARGS)
 
 bench: install ## the benchmarks
 	@$(PYTHON) tools/bench.py $(ARGS)

@@ -25,7 +25,7 @@ from volmgr.connector import module_state  # noqa: E402  (after the choice)
 hypothesis.settings.register_profile("volmgr", deadline=None)
 hypothesis.settings.load_profile("volmgr")
 
-TIERS = ("unit", "conformance", "functional", "lab", "simulation", "chaos")
+TIERS = ("unit", "conformance", "functional", "lab", "fabric", "simulation", "chaos")
 _SYSTEM_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 

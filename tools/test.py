@@ -83,10 +83,10 @@ def argv_of(tier: Tier, junit: Path, extra: Sequence[str]) -> list[str]:
     if tier.command:
         return [sys.executable, "-m", *tier.command]
     pytest = ["-q", *tier.options, *extra, tier.folder]
-    if tier.in_guest:
+    if tier.guest:
         # The guest ends its own tests before this deadline, so that its log is not lost.
         deadline = str(max(60.0, tier.minutes * 60 - 240))
-        return [sys.executable, "-m", "volmgr.testing.lab", "--timeout", deadline, "--junit", str(junit), "--", *pytest]
+        return [sys.executable, "-m", tier.guest, "--timeout", deadline, "--junit", str(junit), "--", *pytest]
     return [sys.executable, "-m", "pytest", "--junit-xml", str(junit), *pytest]
 
 

@@ -45,7 +45,7 @@ class Tier:
     :param options: further arguments of pytest.
     :param env: environment of the run.
     :param needs: what must be there.
-    :param in_guest: pytest runs in a guest with a kernel of its own.
+    :param guest: pytest runs in a guest with a kernel of its own, which this module starts.
     :param quick: part of ``--quick``.
     :param optional: no error while the folder is not there.
     :param on_request: runs only when it is named.
@@ -58,7 +58,7 @@ class Tier:
     options: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     needs: tuple[Need, ...] = ()
-    in_guest: bool = False
+    guest: str = ""
     quick: bool = False
     optional: bool = False
     on_request: bool = False
@@ -77,6 +77,9 @@ THREADING = {"VOLMGR_CONCURRENCY": "threading"}
 POSTGRESQL = Need("/usr/lib/postgresql/*/bin/postgres", "postgresql")
 MARIADB = Need("mariadbd", "mariadb-server")
 UML = Need("linux.uml", "user-mode-linux")
+LAB = "volmgr.testing.lab"
+QEMU = Need("qemu-system-x86_64", "qemu-system-x86")
+FABRIC = "volmgr.testing.fabric"
 DATABASE = ("-m", "database")
 BRIEF = ("-m", "not extended")
 
@@ -97,11 +100,12 @@ TIERS = (
     Tier("postgresql", "tests", options=DATABASE, env=_on("postgresql"), needs=(POSTGRESQL,)),
     Tier("mariadb", "tests", options=DATABASE, env=_on("mariadb"), needs=(MARIADB,)),
     Tier("lab-harness", "tests/lab", env=EVENTLET, needs=(UML,)),
-    Tier("lab", "tests/lab/inside", options=BRIEF, env=EVENTLET, needs=(UML,), in_guest=True, minutes=45),
+    Tier("lab", "tests/lab/inside", options=BRIEF, env=EVENTLET, needs=(UML,), guest=LAB, minutes=45),
     Tier(
-        "lab-extended", "tests/lab/inside", options=("-m", "extended"), env=EVENTLET, needs=(UML,), in_guest=True,
+        "lab-extended", "tests/lab/inside", options=("-m", "extended"), env=EVENTLET, needs=(UML,), guest=LAB,
         minutes=90, on_request=True,
     ),
+    Tier("fabric", "tests/fabric/inside", env=EVENTLET, needs=(QEMU,), guest=FABRIC, minutes=25),
     Tier("simulation", "tests/simulation", env=THREADING, optional=True, minutes=45),
     Tier("chaos", "tests/chaos", env=EVENTLET, optional=True, minutes=45),
 )

@@ -62,6 +62,7 @@ class Stage:
         self.numbers.append(number)
         resource = str(uuid.uuid4())
         is_fc = self.target.protocol == "fibre_channel"
+        name = f"{self.target.protocol}-{name}"
         return ExportSpec(
             "volume",
             resource,
@@ -214,7 +215,7 @@ def test_revoked_access_is_gone(stage: Stage) -> None:
     with pytest.raises(exception.BackendDown):
         stage.client.connect(stage.info(spec))
     stage.target.sync(dataclasses.replace(spec, wanted=False))
-    stage.group.remove("revoked")
+    stage.group.remove(Path(spec.path).name)
 
 
 def test_wiped_target_is_rebuilt(stage: Stage, make_again: Callable[[Stage], LioTarget]) -> None:

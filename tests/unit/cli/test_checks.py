@@ -59,6 +59,12 @@ def test_ethernet_addresses_leave_the_loopback_out(tmp_path: Path) -> None:
         (tmp_path / name / "address").write_text(f"{address}\n", encoding="ascii")
     assert connector.ethernet_addresses(str(tmp_path)) == ["02:00:00:00:00:01"]
     assert connector.ethernet_addresses(str(tmp_path / "none")) == []
+    # With hardware, what belongs to virtual machines and containers does not count: it comes and goes.
+    hardware = tmp_path / "enp1s0"
+    (hardware / "device").mkdir(parents=True)
+    (hardware / "type").write_text("1\n")
+    (hardware / "address").write_text("52:54:00:00:00:09\n")
+    assert connector.ethernet_addresses(str(tmp_path)) == ["52:54:00:00:00:09"]
 
 
 def test_needs_follow_from_driver_and_target() -> None:

@@ -98,6 +98,8 @@ class Model:
         elif _ACL.match(path):
             self.given |= {f"{path}/{name}" for name in ("attrib", "auth", "param", "fabric_statistics")}
             defaults = {"auth/userid": "", "auth/password": ""}
+        elif _PORTAL.match(path):
+            defaults = {"iser": "0"}
         elif not (path in ("iscsi", "fc") or any(rule.match(path) for rule in (_HBA, _TARGET, _LUN, _PORTAL))):
             raise refused(errno.EPERM, path)
         self.made.add(path)

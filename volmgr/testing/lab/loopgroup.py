@@ -93,12 +93,11 @@ def read_device(device: Path, length: int, offset: int = 0) -> bytes:
     data = bytearray()
     with _opened(device, os.O_RDONLY) as descriptor, mmap.mmap(-1, 1 << 20) as buffer:
         while len(data) < length:
-            view = memoryview(buffer)[: min(len(buffer), length - len(data))]
-            count = os.preadv(descriptor, [view], offset + len(data))
+            with memoryview(buffer) as whole, whole[: min(len(buffer), length - len(data))] as view:
+                count = os.preadv(descriptor, [view], offset + len(data))
             if not count:
                 raise EOFError(f"{device} ends at {offset + len(data)}")
-            data += view[:count]
-            view.release()
+            data += buffer[:count]
     return bytes(data)
 
 
