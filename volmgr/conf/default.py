@@ -75,6 +75,13 @@ OPTIONS: list[cfg.Opt] = [
         "max_volume_size", default=65536, min=1, max=2**31 - 1, help="Largest volume that may be asked for, in GiB."
     ),
     cfg.IntOpt(
+        "placement_attempts",
+        default=3,
+        min=1,
+        max=100,
+        help="On how many backends a volume is tried before its creation has failed.",
+    ),
+    cfg.IntOpt(
         "control_threads", default=64, min=1, max=1024, help="Short operations (attach, create, delete) at once."
     ),
     cfg.IntOpt("bulk_slots", default=2, min=1, max=64, help="Long operations (copy, wipe, backup) at once."),

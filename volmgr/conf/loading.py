@@ -121,6 +121,21 @@ def _bad_backends(conf: Configuration) -> list[str]:
     return problems
 
 
+def _bad_expressions(backend: BackendConfiguration) -> list[str]:
+    from volmgr.scheduler import expression
+
+    problems = []
+    for name in ("filter_function", "goodness_function"):
+        try:
+            if text := getattr(backend, name):
+                expression.compiled(text)
+        except expression.ExpressionError as error:
+            problems.append(f"[{backend.config_group}] {name}: {error.message}")
+        except (cfg.Error, ValueError):
+            continue  # it is reported already
+    return problems
+
+
 def _contradictions(conf: Configuration) -> list[str]:
     """Return what is wrong between options that are right by themselves."""
     problems: list[str] = []
@@ -139,6 +154,7 @@ def _contradictions(conf: Configuration) -> list[str]:
     check(lambda: not os.path.isabs(conf.state_path), "[DEFAULT] state_path must be an absolute path")
     for name in [groups.EMBEDDED] if not conf.enabled_backends else conf.enabled_backends:
         if name in conf._groups:
+            problems += _bad_expressions(BackendConfiguration(conf, name))
             check(
                 lambda group=name: BackendConfiguration(conf, group).aoe_last_shelf_id
                 < BackendConfiguration(conf, group).aoe_first_shelf_id,

@@ -144,12 +144,12 @@ def hold(conn: Connection, type_id: str) -> bool:
 _HOLD = sa.select(_T.c.id).where(_T.c.id == sa.bindparam("held_id")).with_for_update(read=True)
 
 
-def get(conn: Connection, type_id: str) -> types.VolumeType:
+def get(conn: Connection, type_id: str, *, hold: bool = False) -> types.VolumeType:
     """Return a type.
 
-    :raises VolumeTypeNotFound: there is none.
+    :param hold: keep it from being removed until the transaction ends. :raises VolumeTypeNotFound: there is none.
     """
-    return _record(_one(conn, _T.c.id == type_id, type_id))
+    return _record(_one(conn, _T.c.id == type_id, type_id, hold=hold))
 
 
 def find(conn: Connection, name_or_id: str) -> types.VolumeType:
@@ -195,8 +195,9 @@ def _found(conn: Connection, name_or_id: str) -> Any:
     return min(rows, key=lambda row: bool(row.id != name_or_id), default=None)
 
 
-def _one(conn: Connection, where: sa.ColumnElement[bool], given: str) -> Any:
-    row = conn.execute(_JOINED.where(where)).first()
+def _one(conn: Connection, where: sa.ColumnElement[bool], given: str, *, hold: bool = False) -> Any:
+    query = _JOINED.where(where)
+    row = conn.execute(query.with_for_update(read=True, of=_T) if hold else query).first()
     if row is None:
         raise VolumeTypeNotFound(id=given)
     return row
