@@ -23,13 +23,6 @@ from volmgr.scheduler import Judged, Pool, Request
 SHOWN = 3
 
 
-class NoValidBackend(exception.NoSpace):
-    """No backend can take the volume; ``details`` say what each lacks."""
-
-    code = "volmgr.no_space.no_backend"
-    sentence = "No backend takes the volume"
-
-
 @dataclass(frozen=True)
 class Place:
     """Where a volume goes: a pool and its availability zone."""
@@ -148,7 +141,7 @@ class Placement:
         self.refresh()
         return scheduler.explain(request, self.pools())
 
-    def _refusal(self, request: Request) -> NoValidBackend:
+    def _refusal(self, request: Request) -> exception.NoValidBackend:
         judged = scheduler.explain(request, self.pools())
         lacks = {
             item.pool.host: "; ".join(f"{verdict.check}: {verdict.why}" for verdict in item.verdicts if verdict.why)
@@ -156,7 +149,7 @@ class Placement:
         }
         shown = [f"{host} ({why})" for host, why in list(lacks.items())[:SHOWN]]
         more = f" and {len(lacks) - SHOWN} more" if len(lacks) > SHOWN else ""
-        return NoValidBackend(
+        return exception.NoValidBackend(
             f"No backend takes a volume of {request.size} GiB: {', '.join(shown) or 'there is none'}{more}",
             hint=f"{_switch_on(judged)}See what each lacks: volmgr backend explain --size {request.size}",
             size=request.size,

@@ -20,7 +20,6 @@ from volmgr import context as ctx
 from volmgr import exception, types
 from volmgr.crypto import Cipher
 from volmgr.db import claims, operations, records
-from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
 from volmgr.db.closing import Closing
 from volmgr.db.engine import Database
@@ -44,7 +43,7 @@ INTERRUPTIONS = (exception.LeaseLost, CommitUnknown, DatabaseBusy, DatabaseDown,
 
 
 def _no_types(name_or_id: str) -> types.VolumeType:
-    raise volume_types.VolumeTypeNotFound(id=name_or_id)
+    raise exception.VolumeTypeNotFound(id=name_or_id)
 
 
 @dataclass

@@ -63,8 +63,8 @@ OPTIONS: list[cfg.Opt] = [
     cfg.ListOpt(
         "enabled_backends",
         default=[],
-        help="Names of the sections that describe backends, one volmgr-volume for each. Without any there is one "
-        "backend [embedded]: files in state_path, exported by tgt.",
+        help="Names of the sections that describe backends; volmgr-volume runs a worker process for each. Without any "
+        "there is one backend [embedded]: files in state_path, exported by tgt.",
     ),
     cfg.StrOpt("storage_availability_zone", default="nova", help="Availability zone of this host's backends."),
     cfg.StrOpt("volume_topic", default="volume", help="Topic that requests are sent to."),

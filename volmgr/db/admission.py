@@ -199,7 +199,7 @@ class Admitting:
         :raises VolumeTypeNotFound: it is gone.
         """
         if not volume_types.hold(self.conn, volume_type.id):
-            raise volume_types.VolumeTypeNotFound(id=volume_type.name)
+            raise exception.VolumeTypeNotFound(id=volume_type.name)
 
     def type_of(self, type_id: str) -> types.VolumeType:
         """Return a volume type, and keep it from being removed until the transaction ends.

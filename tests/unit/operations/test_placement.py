@@ -14,9 +14,9 @@ import pytest
 from volmgr import exception
 from volmgr.db import models, services
 from volmgr.db.shelves import Shelves
+from volmgr.exception import NoValidBackend
 from volmgr.operations import snapshots, volumes
 from volmgr.operations.catalogue import Catalogue
-from volmgr.placement import NoValidBackend
 from volmgr.testing.invariants import violations
 from volmgr.testing.rig import Rig
 
