@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.figures import Figure, Scale, table  # noqa: E402  (a checkout need not be installed)
 
-NAMES = ("budgets", "footprint", "rpc", "connect", "create", "reconcile", "restart")
+NAMES = ("budgets", "placement", "footprint", "rpc", "connect", "create", "reconcile", "restart")
 LAB_NAMES = ("lab_lvm", "lab_lio", "lab_restart")
 TIMEOUT_SECONDS = 1800.0
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from volmgr import qos, validate
 from volmgr.db import listing
+from volmgr.operations.placing import scheduler_hints
 from volmgr.rpc.endpoint import answered
 from volmgr.validate import boolean, optional, uuid
 
@@ -24,6 +25,24 @@ _consumer = validate.one_of(*qos.CONSUMERS)
 _limits = validate.counts(-1, "volumes", "snapshots", "gigabytes", unset=True)
 _amount = validate.integer(0, 2**53)
 _EXPIRE = 86400.0
+
+
+_PLACEMENT: dict[str, validate.Check] = {
+    "size": validate.size,
+    "volume_type": optional(_word),
+    "availability_zone": optional(validate.name),
+    "host": optional(validate.host),
+    "scheduler_hints": optional(scheduler_hints),
+    "multiattach": boolean,
+}
+
+
+def placement_request(field: str, value: Any) -> dict[str, Any]:
+    """What is to be placed: known keys with values of their kind, ``size`` at least."""
+    checked: dict[str, Any] = validate.filters(_PLACEMENT)(field, value)
+    if "size" not in checked:
+        raise validate.invalid(f"{field}.size", "is missing")
+    return checked
 
 
 def _paged(filters: dict[str, validate.Check], *keys: str) -> dict[str, validate.Check]:
@@ -194,3 +213,18 @@ class Administration:
     ) -> dict[str, Any]:
         """Give reservations back whose request will not come."""
         return self.worker.catalogue.quota_rollback(context, reservations, project_id)
+
+    # --- placement ------------------------------------------------------------------------------------------------
+
+    @answered(request=placement_request)
+    def explain_placement(self, context: RequestContext, request: dict[str, Any]) -> dict[str, Any]:
+        """Return every pool with each check's verdict and numbers for a volume, and where it would go.
+
+        ``request``: size (GiB), volume_type, availability_zone, host, scheduler_hints, multiattach.
+        """
+        return self.worker.explain_placement(context, request)
+
+    @answered()
+    def ring(self, context: RequestContext) -> None:
+        """A doorbell: this worker's journal has something new."""
+        self.worker.dispatcher.ring()

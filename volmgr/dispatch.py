@@ -124,7 +124,7 @@ class Dispatcher(Steering):
                 self._check_support(operation)
                 operation.admit(tx)
                 operation.claimed(tx)
-                tx.insert_operation(row)
+                tx.insert_operation(self._for(tx.service, row))
                 tx.settle_quota()
                 return tx
 
@@ -141,7 +141,14 @@ class Dispatcher(Steering):
         if isinstance(tx, dict):
             return tx
         self._killpoint(f"{cls.verb}/-/admitted")
-        return self._launch(row, tx)
+        operation.admitted(self.backend, tx)
+        return self._launch(self._for(tx.service, row), tx)
+
+    def _for(self, service: str, row: dict[str, Any]) -> dict[str, Any]:
+        """Return an operation's row as it is for the worker that is to run it."""
+        if service == self.backend.settings.host:
+            return row
+        return {**row, "host": service, "state": "queued", "epoch": 0, "incarnation": None, "started_at": None}
 
     def _commit(
         self, write: Callable[[], T], operation: Operation[Any], operation_id: str, key: str, context: RequestContext
@@ -177,7 +184,9 @@ class Dispatcher(Steering):
         return _answer(found)
 
     def _launch(self, values: dict[str, Any], tx: Admitting) -> dict[str, Any]:
-        if values["state"] == "queued":
+        if values["host"] != self.backend.settings.host:
+            self.backend.ring(values["host"])
+        elif values["state"] == "queued":
             self.ring()
         else:
             known = {**records.NEW_OPERATION, **values, "claims": tx.held, "data": tx.data or None}
@@ -417,6 +426,8 @@ class Dispatcher(Steering):
                         raise Blocked(blocked)
                     operation.claimed(tx)
                     data.update(tx.data)
+                if not record.error:
+                    operation.arrive(tx)
                 got = operations.start(
                     conn, record, incarnation=self.incarnation, now=self.clock.now(), data=data or None, held=tx.held
                 )
@@ -467,10 +478,10 @@ class Dispatcher(Steering):
             operations.finish(conn, record.id, record.epoch, self.clock.now(), result={"unchanged": True})
         return True
 
-    def _refuse(self, record: types.OperationRecord, error: exception.VolmgrError) -> bool:
+    def _refuse(self, record: types.OperationRecord, error: exception.VolmgrError, *, final: bool = False) -> bool:
         """End an operation that does not run, in one transaction: a crash must not find it running without claims."""
         try:
-            self.runner.refuse(record, error)
+            self.runner.refuse(record, error, final=final)
         except exception.LeaseLost:
             return False
         return True

@@ -223,6 +223,25 @@ class NoMoreVolumes(NoSpace):
     sentence = "Every shelf and blade is taken"
 
 
+class NoValidBackend(NoSpace):
+    """No backend can take the volume; ``details`` say what each lacks."""
+
+    code = "volmgr.no_space.no_backend"
+    sentence = "No backend takes the volume"
+
+
+class VolumeTypeNotFound(NotFound):
+    code = "volmgr.not_found.volume_type"
+    sentence = "The volume type {id} could not be found"
+    default_hint = "Look at: volmgr type list"
+
+
+class QosNotFound(NotFound):
+    code = "volmgr.not_found.qos"
+    sentence = "The QoS {id} could not be found"
+    default_hint = "Look at: volmgr qos list"
+
+
 class VolumeNotFound(NotFound):
     code = "volmgr.not_found.volume"
     sentence = "The volume {id} could not be found"

@@ -491,5 +491,5 @@ class VolumeManager(Administration, SchedulerDependentManager):
 
     @answered(event=validate.text(1024))
     def notification(self, context: RequestContext, event: str) -> None:
-        """An event on the host or the backend: forget what is cached of it."""
-        self.worker.capabilities(True)
+        """An event on the host or the backend: what is known of it is asked for anew and published."""
+        self.publish_service_capabilities(context)

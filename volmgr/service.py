@@ -17,8 +17,10 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
+import oslo_messaging
+
 from volmgr import context as ctx
-from volmgr import crypto, exception, systemd, types
+from volmgr import crypto, exception, reporting, systemd, types
 from volmgr.db import operations, reservations, schema, services
 from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
@@ -27,12 +29,13 @@ from volmgr.db.shelves import Shelves
 from volmgr.dispatch import Dispatcher
 from volmgr.exports import Exports
 from volmgr.incarnation import Incarnation, command_of
-from volmgr.operations import volumes
+from volmgr.operations import placing
 from volmgr.operations.attachments import Attachments
 from volmgr.operations.base import Args, Operation
 from volmgr.operations.catalogue import Catalogue
 from volmgr.operations.properties import Properties
 from volmgr.operations.resets import Resets
+from volmgr.placement import Placement
 from volmgr.reconcile.auditor import LEVEL, Auditor
 from volmgr.reconcile.world import Process
 from volmgr.runtime import Clock, Executor, Lanes, SystemClock
@@ -92,6 +95,7 @@ class Worker:
         self._threads: list[threading.Thread] = []
         self._stopping = threading.Event()
         self._server: Any = None
+        self._bell: Any = None
         self._stats: dict[str, Any] = {}
         self._rebuilt = False
 
@@ -131,7 +135,24 @@ class Worker:
             killpoint=self.killpoint,
             volume_types=self.types.get,
         )
-        backend = Backend(self.driver, self.exports, settings, self.cipher, self.types.get, self.types.find)
+        self.placement = Placement(
+            self.database,
+            self.host,
+            settings.zone,
+            self.clock,
+            down_time=self.conf.service_down_time,
+            max_age=3 * self.conf.report_interval,
+        )
+        backend = Backend(
+            self.driver,
+            self.exports,
+            settings,
+            self.cipher,
+            self.types.get,
+            self.types.find,
+            self.placement,
+            self.ring,
+        )
         self.dispatcher = Dispatcher(
             self.database,
             backend,
@@ -143,7 +164,9 @@ class Worker:
         )
         self.dispatcher.paused = True
         self.auditor = Auditor(self.dispatcher, processes=self._left_over)
-        self.switches = Switches(self.database, self.clock, self.host, lambda: self.conf.service_down_time)
+        self.switches = Switches(
+            self.database, self.clock, self.host, lambda: self.conf.service_down_time, self.placement.refresh
+        )
         self.resets = Resets(self.database, self.clock, self.host)
         self.attachments = Attachments(self.database, self.exports, self.clock)
         self.properties = Properties(self.database, self.exports, self.clock)
@@ -198,6 +221,7 @@ class Worker:
             auth=bool(options.use_chap_auth),
             chap=_chap(options.chap_username, options.chap_password),
             grows_in_use=self.target is None or self.target.grows_in_use,
+            placement_attempts=conf.placement_attempts,
             shelves=_shelves(options) if self.target is not None and self.target.protocol == "aoe" else None,
         )
 
@@ -208,18 +232,31 @@ class Worker:
                 self.target.start()
             self.driver.do_setup(ctx.admin())
             self.driver.check_for_setup_error()
-            self._stats = self._measure()
+            self._measure(discover=True)
         except Exception as error:
             self.reason = str(error)
+            self.placement.measured(self._stats, self.reason)
             LOG.error("The backend %s is down: %s", self.host, error, exc_info=not _ours(error))
             return
         self.driver.set_initialized()
         self.reason = None
 
+    def _measure(self, *, discover: bool = False) -> None:
+        """Ask the backend what it can do and how full it is.
+
+        Where its target listens is for hosts that compare their sessions with it.
+        """
+        stats = reporting.measure(self.driver, discover=discover)
+        if self.target is not None:
+            stats["target_portals"] = [str(portal) for portal in self.target.config.portals]
+            stats["target_prefix"] = self.target.config.prefix
+        self._stats = stats
+        self.placement.measured(stats)
+
     def start(self, transport: Any) -> None:
         """Serve: requests first, then what an earlier incarnation left."""
         from volmgr.manager import RPC_VERSION
-        from volmgr.rpc.server import make_server
+        from volmgr.rpc.server import make_bell, make_server
 
         self.init_host()
         with self.database.writer() as conn:
@@ -235,11 +272,12 @@ class Worker:
                 reason=self.reason,
                 capabilities=self._stats,
             )
-        self.switches.refresh()
+        self.placement.refresh()
         self.manager = _load_class(self.conf.volume_manager)(worker=self)
         self._server = make_server(
             transport, topic=self.conf.volume_topic, name=self.host, endpoints=[self.manager]
         )
+        self._bell = make_bell(transport, topic=self.conf.volume_topic)
         self._server.start(override_pool_size=max(200, self.conf.control_threads * 2))
         self._spawn(self.init_host_with_rpc, "recovery")
         self._spawn(self._beat, "beat")
@@ -262,6 +300,11 @@ class Worker:
             if self._insist(self.exports.rebuild, "Making the exports again"):
                 self._rebuilt = True
                 self._spawn(self._reconcile, "audit")
+            self._insist(self._tell_rows, "Asking the driver about its volumes")
+
+    def _tell_rows(self) -> None:
+        if count := reporting.tell_rows(self.database, self.driver, self.host):
+            LOG.info("%d rows follow what the driver says of them", count)
 
     def _take_over(self) -> None:
         if count := self.dispatcher.recover():
@@ -321,8 +364,6 @@ class Worker:
     def submit(self, context: Any, cls: type[Operation[Any]], values: dict[str, Any]) -> dict[str, Any]:
         """Check a changing request's arguments and admit it; while the backend is down it waits in the journal."""
         arguments: Args = cls.args.parse(values)
-        if cls is volumes.CreateVolume:
-            self.switches.check()
         return self.dispatcher.submit(context, cls, arguments)
 
     def findings_about(self, resource_id: str) -> list[dict[str, Any]]:
@@ -337,27 +378,36 @@ class Worker:
         """Return the id of an attachment whose caller gave none: the same for the same volume and user of it."""
         return str(uuid.uuid5(_ATTACHMENTS, "/".join(part or "" for part in parts)))
 
-    def _measure(self) -> dict[str, Any]:
-        """Ask the backend for its state; where its target listens is for hosts that compare their sessions with it."""
-        stats: dict[str, Any] = self.driver.get_volume_stats(refresh=True)
-        if self.target is None:
-            return stats
-        portals = [str(portal) for portal in self.target.config.portals]
-        return {**stats, "target_portals": portals, "target_prefix": self.target.config.prefix}
-
     def capabilities(self, refresh: bool) -> dict[str, Any]:
         """Return what the backend can do and how full it is."""
         self.ready()
         if refresh or not self._stats:
-            self._stats = self._measure()
+            self._measure(discover=True)
         return self._stats
+
+    def explain_placement(self, context: Any, values: dict[str, Any]) -> dict[str, Any]:
+        """Return all pools with what speaks for and against each, and the place that a volume would get."""
+        _kind, request = placing.request_of(self.dispatcher.backend, context, values)
+        judged = self.placement.explain(request)
+        best = next((item.pool.host for item in judged if item.passed), None)
+        return {"host": best, "backends": [item.to_json() for item in judged]}
 
     def publish(self) -> dict[str, Any]:
         """Ask the backend for its state and record it."""
         stats = self.capabilities(True)
         with self.database.writer() as conn:
             services.beat(conn, self.host, capabilities=stats, state="up", reason=None)
+        self.placement.refresh()
         return stats
+
+    def ring(self, host: str) -> None:
+        """Wake another worker: its journal has something new. It would find that by itself, a moment later."""
+        if self._bell is None:
+            return
+        try:
+            self._bell.prepare(server=host).cast(ctx.admin(), "ring")
+        except (oslo_messaging.MessagingException, exception.VolmgrError) as error:
+            LOG.info("%s was not woken, it looks into its journal by itself: %s", host, error)
 
     def _beat(self) -> None:
         asked = time.monotonic()
@@ -368,11 +418,12 @@ class Worker:
                 if self.is_working():
                     trouble = self._look_after_target()
                 if self.is_working() and time.monotonic() - asked >= self.conf.backend_stats_polling_interval:
-                    stats, asked = self.capabilities(True), time.monotonic()
+                    self._measure()
+                    stats, asked = self._stats, time.monotonic()
                 with self.database.writer() as conn:
                     state = "up" if trouble is None else "down"
                     services.beat(conn, self.host, capabilities=stats, state=state, reason=trouble)
-                self.switches.refresh()
+                self.placement.refresh()
                 self._expire()
                 if time.monotonic() - purged >= PURGE_INTERVAL:
                     self._purge()

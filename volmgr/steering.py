@@ -26,8 +26,8 @@ class Steering:
         """Wake whatever looks for work in the journal."""
         raise NotImplementedError
 
-    def _refuse(self, record: types.OperationRecord, error: exception.VolmgrError) -> bool:
-        """End an operation that does not run."""
+    def _refuse(self, record: types.OperationRecord, error: exception.VolmgrError, *, final: bool = False) -> bool:
+        """End an operation that does not run; with ``final`` it is not tried elsewhere."""
         raise NotImplementedError
 
     def wait(self, operation_id: str, timeout: float) -> types.OperationRecord:
@@ -111,5 +111,5 @@ class Steering:
             )
         error = exception.from_primitive((record.data or {}).get("why") or record.error or {"code": "", "message": ""})
         reason = f"The operation was abandoned; it was parked because: {error.message}"
-        self._refuse(record, exception.Inconsistent(reason))
+        self._refuse(record, exception.Inconsistent(reason), final=True)
         return self.get(operation_id)

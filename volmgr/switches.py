@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from volmgr import exception
 from volmgr.db import operations, services
 from volmgr.db.engine import Database
 from volmgr.runtime import Clock
@@ -21,35 +20,22 @@ class Switches:
     """The switches of all workers, as one of them sees them.
 
     :param host: this worker. :param down_time: seconds after which a worker without a sign of life is down.
+    :param changed: called once a switch was moved; other workers see it with their next sign of life.
     """
 
-    def __init__(self, database: Database, clock: Clock, host: str, down_time: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        host: str,
+        down_time: Callable[[], float],
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
         self.database = database
         self.clock = clock
         self.host = host
         self._down_time = down_time
-        #: why this very worker takes nothing new, None if it does.
-        self.disabled: str | None = None
-
-    def refresh(self) -> None:
-        """Read whether this worker is disabled; others may have switched it."""
-        with self.database.reader() as conn:
-            own = services.get(conn, self.host, self._down_time())
-        self.disabled = (own["disabled_reason"] or "no reason was given") if own["disabled"] else None
-
-    def check(self) -> None:
-        """Return if a new volume may be placed here.
-
-        :raises Conflict: the worker is disabled.
-        """
-        if self.disabled is not None:
-            raise exception.Conflict(
-                f"The worker {self.host} is disabled: {self.disabled}",
-                hint=f"volmgr service enable {self.host}",
-                resource="service",
-                id=self.host,
-                status="disabled",
-            )
+        self._changed = changed
 
     def switch(self, host: str | None, *, disabled: bool, reason: str | None) -> dict[str, Any]:
         """Disable or enable a worker, this one by default; returns it.
@@ -63,8 +49,7 @@ class Switches:
             else:
                 services.enable(conn, chosen)
             found = services.get(conn, chosen, self._down_time())
-        if chosen == self.host:
-            self.refresh()
+        self._changed()
         return {key: value for key, value in found.items() if key != "capabilities"}
 
     def drain(self, host: str | None, reason: str | None, timeout: float) -> dict[str, Any]:

@@ -24,6 +24,12 @@ def notify(**states: str | int) -> bool:
 
 def watchdog_interval() -> float | None:
     """Return how often to feed the watchdog, in seconds (half its time), or None without one."""
+    timeout = watchdog_timeout()
+    return timeout / 2 if timeout is not None else None
+
+
+def watchdog_timeout() -> float | None:
+    """Return after how many seconds without food the watchdog bites, or None without one."""
     usec = os.environ.get("WATCHDOG_USEC")
     mine = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-    return int(usec) / 2e6 if usec and mine else None
+    return int(usec) / 1e6 if usec and mine else None

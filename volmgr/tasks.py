@@ -20,7 +20,6 @@ from volmgr import context as ctx
 from volmgr import exception, types
 from volmgr.crypto import Cipher
 from volmgr.db import claims, operations, records
-from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
 from volmgr.db.closing import Closing
 from volmgr.db.engine import Database
@@ -28,6 +27,7 @@ from volmgr.db.faults import CommitUnknown, DatabaseBusy, DatabaseDown, Database
 from volmgr.drivers.progress import reporting
 from volmgr.operations import registry
 from volmgr.operations.base import Operation, Rerun, Step
+from volmgr.placement import Place, Placement
 from volmgr.runtime import Clock
 from volmgr.types import VolumeType
 
@@ -43,7 +43,7 @@ INTERRUPTIONS = (exception.LeaseLost, CommitUnknown, DatabaseBusy, DatabaseDown,
 
 
 def _no_types(name_or_id: str) -> types.VolumeType:
-    raise volume_types.VolumeTypeNotFound(id=name_or_id)
+    raise exception.VolumeTypeNotFound(id=name_or_id)
 
 
 @dataclass
@@ -56,6 +56,9 @@ class Backend:
     cipher: Cipher
     types: Callable[[str | None], types.VolumeType | None] = lambda _id: None
     find_type: Callable[[str], VolumeType] = _no_types
+    placement: Placement | None = None
+    #: wakes another worker, given its name.
+    ring: Callable[[str], None] = lambda _host: None
 
 
 @dataclass
@@ -241,13 +244,16 @@ class Runner:
         finally:
             active.done.set()
 
-    def refuse(self, record: types.OperationRecord, error: exception.VolmgrError) -> None:
-        """End an operation that is this worker's without doing or undoing any step: refused, or abandoned."""
+    def refuse(self, record: types.OperationRecord, error: exception.VolmgrError, *, final: bool = False) -> None:
+        """End an operation that is this worker's without doing or undoing any step: refused, or abandoned.
+
+        :param final: it is not tried elsewhere.
+        """
         cls = registry.find(record.verb, record.version)
         if cls is None:
             raise exception.Unsupported(f"{record.verb} version {record.version} is not known to this worker")
         task = Task(record, database=self.database, backend=self.backend, clock=self.clock, active=Active())
-        self._fail(cls(cls.args(**record.args)), task, error)
+        self._fail(cls(cls.args(**record.args)), task, error, final=final)
 
     def _run(self, operation: Operation[Any], task: Task) -> None:
         steps = list(operation.steps(task))
@@ -345,7 +351,26 @@ class Runner:
         except exception.VolmgrError as error:
             LOG.error("After operation %s (%s) its export does not follow yet: %s", task.id, operation.verb, error)
 
-    def _fail(self, operation: Operation[Any], task: Task, error: exception.VolmgrError) -> None:
+    def _move(self, operation: Operation[Any], task: Task, place: Place) -> None:
+        """Hand an operation that has failed here to the worker of another place, with its history."""
+
+        def hand_over() -> None:
+            with self.database.writer() as conn:
+                tx = Closing(conn, task.operation, task.epoch, self.clock.now(), self.backend.cipher)
+                operation.move(task, tx, place)
+                data = {"history": task.data["history"]}
+                operations.hand_over(conn, task.id, task.epoch, self.clock.now(), host=place.service, data=data)
+
+        self.settle(task, hand_over, lambda found: found.state == "queued" or found.epoch != task.epoch)
+        self.backend.ring(place.service)
+
+    def _fail(
+        self, operation: Operation[Any], task: Task, error: exception.VolmgrError, *, final: bool = False
+    ) -> None:
+        if not final and (place := operation.again(task, error)) is not None:
+            LOG.warning("Operation %s (%s) failed and is tried again on %s: %s", task.id, operation.verb, place, error)
+            self._move(operation, task, place)
+            return
         LOG.warning("Operation %s (%s %s) failed: %s", task.id, operation.verb, operation.resource_id, error)
         self._killpoint(f"{operation.verb}/-/fail")
 

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
+import pkgutil
 
 import pytest
 from oslo_messaging._drivers import common
 
+import volmgr
 from volmgr import exception
+from volmgr.rpc.transport import REMOTE_ERRORS
 
 ALL = [cls for cls in exception._subclasses(exception.VolmgrError) if cls.__module__ == exception.__name__]
 
@@ -53,3 +57,11 @@ def test_sentence_is_filled_from_details() -> None:
     error = exception.TooBig(size=70000, limit=65536)
     assert error.message == "70000 GiB is more than max_volume_size, 65536 GiB"
     assert "65536" in error.hint
+
+
+def test_every_error_is_one_that_a_client_can_raise_again() -> None:
+    for info in pkgutil.walk_packages(volmgr.__path__, "volmgr."):
+        if not info.name.startswith(("volmgr.testing", "volmgr.db.migrations")) and not info.name.endswith("__main__"):
+            importlib.import_module(info.name)
+    ours = [cls for cls in exception._subclasses(exception.VolmgrError) if cls.__module__.startswith("volmgr.")]
+    assert {cls.__module__ for cls in ours} <= {*REMOTE_ERRORS, "volmgr.testing.servers.base"}

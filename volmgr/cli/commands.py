@@ -56,6 +56,7 @@ COMMANDS: dict[str, Entry] = {
     "finding list": Entry("finding:List", "list where what is differs from what should be, as the last audit saw it"),
     "backend list": Entry("service:BackendList", "list the backends and their space"),
     "backend show": Entry("service:BackendShow", "show what a backend can do"),
+    "backend explain": Entry("backend:Explain", "say where a volume would be placed and why"),
     "type create": Entry("type:Create", "make a volume type"),
     "type list": Entry("type:List", "list volume types"),
     "type show": Entry("type:Show", "show a volume type with its extra specs"),

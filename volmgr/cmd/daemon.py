@@ -18,6 +18,8 @@ from oslo_log import log as oslo_log
 
 from volmgr import conf as config
 from volmgr import exception, killpoints, systemd
+from volmgr.cmd import supervisor
+from volmgr.conf.backend import BackendConfiguration
 from volmgr.rpc.transport import get_transport
 from volmgr.service import Worker
 
@@ -36,15 +38,11 @@ def run(argv: list[str]) -> int:
     except exception.VolmgrError as error:
         print(f"volmgr-volume: {error}", file=sys.stderr)
         return 2
+    supervisor.follow_parent()
     oslo_log.setup(conf, "volmgr")
     stop = _Signals(signal.SIGTERM, signal.SIGINT)
     try:
-        if len(backends) != 1:
-            raise exception.InvalidConfiguration(
-                reason="enabled_backends names several backends",
-                hint="Run one volmgr-volume for each, with its own enabled_backends",
-            )
-        worker = Worker(conf, backends[0], killpoint=killpoints.from_environment())
+        worker = Worker(conf, _own(backends), killpoint=killpoints.from_environment())
         worker.open()
         _freeze()
         worker.start(get_transport(conf, conf.transport_url))
@@ -61,6 +59,21 @@ def run(argv: list[str]) -> int:
     drained = worker.stop(DRAIN_SECONDS)
     LOG.info("Stopped%s", "" if drained else "; what still ran is taken up by the next start")
     _end()
+
+
+def _own(backends: list[BackendConfiguration]) -> BackendConfiguration:
+    """Return the one backend that this process serves.
+
+    :raises InvalidConfiguration: it is not known which.
+    """
+    wanted = os.environ.get(supervisor.BACKEND)
+    found = [item for item in backends if wanted in (None, item.config_group)]
+    if len(found) != 1:
+        raise exception.InvalidConfiguration(
+            reason=f"{supervisor.BACKEND} is {wanted!r}" if wanted else "it is not known which backend to serve",
+            hint="Name all backends in enabled_backends of one file that --config-file names",
+        )
+    return found[0]
 
 
 class _Signals:

@@ -13,6 +13,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run the daemon until SIGTERM or SIGINT; returns the exit status: 0 drained, 1 could not start, 2 bad usage."""
     arguments = sys.argv[1:] if argv is None else argv
     gc.disable()  # until all is loaded: what is loaded stays
+    from volmgr.cmd import supervisor
+
+    if len(supervisor.named(arguments)) > 1:
+        concurrency.setup("threading")
+        return supervisor.run(arguments)
     try:
         concurrency.setup(concurrency.choose(concurrency.config_files_of(arguments)))
     except ValueError as error:

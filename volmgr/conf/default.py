@@ -63,8 +63,8 @@ OPTIONS: list[cfg.Opt] = [
     cfg.ListOpt(
         "enabled_backends",
         default=[],
-        help="Names of the sections that describe backends, one volmgr-volume for each. Without any there is one "
-        "backend [embedded]: files in state_path, exported by tgt.",
+        help="Names of the sections that describe backends; volmgr-volume runs a worker process for each. Without any "
+        "there is one backend [embedded]: files in state_path, exported by tgt.",
     ),
     cfg.StrOpt("storage_availability_zone", default="nova", help="Availability zone of this host's backends."),
     cfg.StrOpt("volume_topic", default="volume", help="Topic that requests are sent to."),
@@ -73,6 +73,13 @@ OPTIONS: list[cfg.Opt] = [
     ),
     cfg.IntOpt(
         "max_volume_size", default=65536, min=1, max=2**31 - 1, help="Largest volume that may be asked for, in GiB."
+    ),
+    cfg.IntOpt(
+        "placement_attempts",
+        default=3,
+        min=1,
+        max=100,
+        help="On how many backends a volume is tried before its creation has failed.",
     ),
     cfg.IntOpt(
         "control_threads", default=64, min=1, max=1024, help="Short operations (attach, create, delete) at once."

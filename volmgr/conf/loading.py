@@ -121,6 +121,28 @@ def _bad_backends(conf: Configuration) -> list[str]:
     return problems
 
 
+def _shared_portals(conf: Configuration) -> bool:
+    """Return whether two backends would each run a tgtd on one port: tgtd takes another port without an error."""
+    found = [BackendConfiguration(conf, name) for name in conf.enabled_backends if name in conf._groups]
+    ports = [item.target_port for item in found if item.target_helper == "tgtadm" and not item.tgt_socket]
+    return len(ports) != len(set(ports))
+
+
+def _bad_expressions(backend: BackendConfiguration) -> list[str]:
+    from volmgr.scheduler import expression
+
+    problems = []
+    for name in ("filter_function", "goodness_function"):
+        try:
+            if text := getattr(backend, name):
+                expression.compiled(text)
+        except expression.ExpressionError as error:
+            problems.append(f"[{backend.config_group}] {name}: {error.message}")
+        except (cfg.Error, ValueError):
+            continue  # it is reported already
+    return problems
+
+
 def _contradictions(conf: Configuration) -> list[str]:
     """Return what is wrong between options that are right by themselves."""
     problems: list[str] = []
@@ -137,8 +159,12 @@ def _contradictions(conf: Configuration) -> list[str]:
         "[DEFAULT] service_down_time must be more than report_interval",
     )
     check(lambda: not os.path.isabs(conf.state_path), "[DEFAULT] state_path must be an absolute path")
+    check(
+        lambda: _shared_portals(conf), "[DEFAULT] enabled_backends: two backends with tgtadm have the same target_port"
+    )
     for name in [groups.EMBEDDED] if not conf.enabled_backends else conf.enabled_backends:
         if name in conf._groups:
+            problems += _bad_expressions(BackendConfiguration(conf, name))
             check(
                 lambda group=name: BackendConfiguration(conf, group).aoe_last_shelf_id
                 < BackendConfiguration(conf, group).aoe_first_shelf_id,

@@ -36,6 +36,7 @@ class Settings:
     :param trash_retention: seconds that a deleted object can be brought back. :param auth: whether exports have CHAP.
     :param chap: the account of every export, instead of one made for each.
     :param grows_in_use: whether the target can show a new size to connected initiators.
+    :param placement_attempts: on how many backends a creation is tried.
     :param shelves: the addresses of ATA over Ethernet exports; with them every volume has one from its creation.
     """
 
@@ -50,6 +51,7 @@ class Settings:
     grows_in_use: bool = False
     chap: types.Chap | None = None
     shelves: Shelves | None = None
+    placement_attempts: int = 3
 
     @property
     def place(self) -> str:
@@ -74,6 +76,7 @@ class Admitting:
     :param scope: the only project whose resources the caller may touch, None for an administrator.
     :param prepared: what the operation's ``prepare`` returned.
     :ivar held: the claims taken, as the journal keeps them.
+    :ivar service: the worker that is to run the operation.
     :ivar data: what the operation wants kept in its journal row from the beginning.
     """
 
@@ -97,6 +100,7 @@ class Admitting:
         self.user_id = user_id
         self.scope = scope
         self.prepared = prepared
+        self.service = settings.host
         self.data: dict[str, Any] = {}
         self.held: list[dict[str, Any]] = []
         self._volumes: dict[str, types.Volume] = {}
@@ -195,12 +199,22 @@ class Admitting:
         :raises VolumeTypeNotFound: it is gone.
         """
         if not volume_types.hold(self.conn, volume_type.id):
-            raise volume_types.VolumeTypeNotFound(id=volume_type.name)
+            raise exception.VolumeTypeNotFound(id=volume_type.name)
+
+    def type_of(self, type_id: str) -> types.VolumeType:
+        """Return a volume type, and keep it from being removed until the transaction ends.
+
+        :raises VolumeTypeNotFound: there is none.
+        """
+        return volume_types.get(self.conn, type_id, hold=True)
 
     def insert_volume(
         self, volume_id: str, size: int, volume_type: types.VolumeType | None = None, **columns: Any
     ) -> None:
-        """Make a volume's row and its first object, held by this operation."""
+        """Make a volume's row and its first object, held by this operation.
+
+        :param columns: with a ``host`` it is made there, by that worker.
+        """
         values = {
             "id": volume_id,
             "size": size,
@@ -217,14 +231,18 @@ class Admitting:
         }
         self.conn.execute(_INSERT_VOLUME, values)
         self.held.append({"resource": "volume", "id": volume_id, "exclusive": True})
-        row = {**_EMPTY_VOLUME, **values, "serial": self.insert_object("volume", volume_id, volume_id, size)}
+        serial = self.insert_object("volume", volume_id, volume_id, size, host=values["host"])
+        row = {**_EMPTY_VOLUME, **values, "serial": serial}
         row["metadata"] = row["metadata"] or {}
         self._volumes[volume_id] = types.Volume(**row, volume_type=volume_type)
-        if self.settings.shelves is not None:
-            self._reserve_address(volume_id)
+        self.service = names.service_of(values["host"])
+        if self.service == self.settings.host:
+            self.reserve_address(volume_id)
 
-    def _reserve_address(self, volume_id: str) -> None:
+    def reserve_address(self, volume_id: str) -> None:
         """Keep an ATA over Ethernet address for a volume, as one that could never be reached is worth nothing."""
+        if self.settings.shelves is None or exports.exported(self.conn, [volume_id]):
+            return
         exports.insert(
             self.conn,
             "volume",
@@ -286,6 +304,7 @@ class Admitting:
         *,
         role: str = "current",
         serial: str | None = None,
+        host: str | None = None,
     ) -> str:
         """Make an object's row; returns its serial, random unless one moves along.
 
@@ -299,7 +318,7 @@ class Admitting:
                 "kind": kind,
                 "resource_id": resource_id,
                 "role": role,
-                "host": self.settings.place,
+                "host": host or self.settings.place,
                 "serial": serial,
                 "size_bytes": size * types.GiB,
                 "created_at": self.now,

@@ -234,6 +234,17 @@ def park(
     note(conn, operation_id, epoch, now, **values)
 
 
+def hand_over(
+    conn: Connection, operation_id: str, epoch: int, now: datetime.datetime, *, host: str, data: Any
+) -> None:
+    """Put an operation, with its claims, into another worker's journal, to begin there from its first step.
+
+    :raises LeaseLost: it is not the caller's any more.
+    """
+    begun = {"step": None, "error": None, "incarnation": None, "progress": None, "parked_for": None}
+    note(conn, operation_id, epoch, now, host=host, state="queued", not_before=None, data=data, **begun)
+
+
 def request_cancel(conn: Connection, operation_id: str, now: datetime.datetime) -> bool:
     """Ask an unfinished operation to stop at its next safe point; returns whether it was unfinished."""
     statement = sa.update(T).where(T.c.id == operation_id, _OPEN, ~T.c.pivoted).values(cancel=True, updated_at=now)

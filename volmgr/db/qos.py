@@ -22,14 +22,6 @@ _Q = models.qos
 _TYPES = models.volume_types
 
 
-class QosNotFound(exception.NotFound):
-    """There is no such QoS."""
-
-    code = "volmgr.not_found.qos"
-    sentence = "The QoS {id} could not be found"
-    default_hint = "Look at: volmgr qos list"
-
-
 def create(
     conn: Connection, qos_id: str, name: str, consumer: str, specs: Mapping[str, str], *, now: datetime.datetime
 ) -> None:
@@ -104,7 +96,7 @@ def hold(conn: Connection, qos_id: str) -> Any:
     """
     row = conn.execute(sa.select(_Q).where(_Q.c.id == qos_id).with_for_update()).first()
     if row is None:
-        raise QosNotFound(id=qos_id)
+        raise exception.QosNotFound(id=qos_id)
     return row
 
 
@@ -127,6 +119,6 @@ def shown(conn: Connection, name_or_id: str) -> dict[str, Any]:
     rows = conn.execute(sa.select(_Q).where((_Q.c.id == name_or_id) | (_Q.c.name == name_or_id))).all()
     row = min(rows, key=lambda row: bool(row.id != name_or_id), default=None)
     if row is None:
-        raise QosNotFound(id=name_or_id)
+        raise exception.QosNotFound(id=name_or_id)
     associated = sa.select(_TYPES.c.id).where(_TYPES.c.qos_id == row.id).order_by(_TYPES.c.id)
     return {**view(row), "volume_types": list(conn.execute(associated).scalars())}

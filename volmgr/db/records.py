@@ -159,6 +159,7 @@ def operation_view(record: types.OperationRecord) -> dict[str, Any]:
         "deaths": record.deaths,
         "result": record.result,
         "error": record.error,
+        "history": (record.data or {}).get("history") or [],
         "claims": record.claims,
         "created_at": moment(record.created_at),
         "started_at": moment(record.started_at),

@@ -28,14 +28,6 @@ CACHE_SECONDS = 5.0
 _CHANGEABLE = frozenset({"name", "description", "is_public"})
 
 
-class VolumeTypeNotFound(exception.NotFound):
-    """There is no such volume type."""
-
-    code = "volmgr.not_found.volume_type"
-    sentence = "The volume type {id} could not be found"
-    default_hint = "Look at: volmgr type list"
-
-
 def create(
     conn: Connection,
     type_id: str,
@@ -95,7 +87,7 @@ def set_specs(conn: Connection, type_id: str, specs: Mapping[str, str | None]) -
     # Locked where the database can: two that merge at once must not lose each other's.
     row = conn.execute(query.with_for_update()).first()
     if row is None:
-        raise VolumeTypeNotFound(id=type_id)
+        raise exception.VolumeTypeNotFound(id=type_id)
     merged = {**(row.extra_specs or {}), **specs}
     kept = {key: str(value) for key, value in merged.items() if value is not None}
     _change(conn, type_id, {"extra_specs": kept})
@@ -115,7 +107,7 @@ def _change(conn: Connection, type_id: str, values: Mapping[str, Any]) -> None:
         _one(conn, _T.c.id == type_id, type_id)
         return
     if not conn.execute(sa.update(_T).where(_T.c.id == type_id).values(values)).rowcount:
-        raise VolumeTypeNotFound(id=type_id)
+        raise exception.VolumeTypeNotFound(id=type_id)
 
 
 def delete(conn: Connection, type_id: str) -> bool:
@@ -144,12 +136,12 @@ def hold(conn: Connection, type_id: str) -> bool:
 _HOLD = sa.select(_T.c.id).where(_T.c.id == sa.bindparam("held_id")).with_for_update(read=True)
 
 
-def get(conn: Connection, type_id: str) -> types.VolumeType:
+def get(conn: Connection, type_id: str, *, hold: bool = False) -> types.VolumeType:
     """Return a type.
 
-    :raises VolumeTypeNotFound: there is none.
+    :param hold: keep it from being removed until the transaction ends. :raises VolumeTypeNotFound: there is none.
     """
-    return _record(_one(conn, _T.c.id == type_id, type_id))
+    return _record(_one(conn, _T.c.id == type_id, type_id, hold=hold))
 
 
 def find(conn: Connection, name_or_id: str) -> types.VolumeType:
@@ -158,7 +150,7 @@ def find(conn: Connection, name_or_id: str) -> types.VolumeType:
     :raises VolumeTypeNotFound: there is none.
     """
     if (row := _found(conn, name_or_id)) is None:
-        raise VolumeTypeNotFound(id=name_or_id)
+        raise exception.VolumeTypeNotFound(id=name_or_id)
     return _record(row)
 
 
@@ -186,7 +178,7 @@ def shown(conn: Connection, name_or_id: str) -> dict[str, Any]:
     :raises VolumeTypeNotFound: there is none.
     """
     if (row := _found(conn, name_or_id)) is None:
-        raise VolumeTypeNotFound(id=name_or_id)
+        raise exception.VolumeTypeNotFound(id=name_or_id)
     return view(row)
 
 
@@ -195,10 +187,11 @@ def _found(conn: Connection, name_or_id: str) -> Any:
     return min(rows, key=lambda row: bool(row.id != name_or_id), default=None)
 
 
-def _one(conn: Connection, where: sa.ColumnElement[bool], given: str) -> Any:
-    row = conn.execute(_JOINED.where(where)).first()
+def _one(conn: Connection, where: sa.ColumnElement[bool], given: str, *, hold: bool = False) -> Any:
+    query = _JOINED.where(where)
+    row = conn.execute(query.with_for_update(read=True, of=_T) if hold else query).first()
     if row is None:
-        raise VolumeTypeNotFound(id=given)
+        raise exception.VolumeTypeNotFound(id=given)
     return row
 
 
@@ -233,7 +226,7 @@ class Cache:
         :raises VolumeTypeNotFound: there is none.
         """
         if (found := self._kept_or_read(name_or_id)) is None:
-            raise VolumeTypeNotFound(id=name_or_id)
+            raise exception.VolumeTypeNotFound(id=name_or_id)
         return found
 
     def _kept_or_read(self, name_or_id: str) -> types.VolumeType | None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from volmgr.context import RequestContext
     from volmgr.db.admission import Admitting
     from volmgr.db.closing import Closing
+    from volmgr.placement import Place
     from volmgr.tasks import Backend, Task
     from volmgr.types import Volume
 
@@ -194,6 +195,19 @@ class Operation(abc.ABC, Generic[A]):
         :param volume: returns a volume that the caller may see, or raises VolumeNotFound.
         """
         return None
+
+    def admitted(self, backend: Backend, tx: Admitting) -> None:
+        """Note in memory what follows from an admission that has committed."""
+
+    def arrive(self, tx: Admitting) -> None:
+        """Make the rows that only the worker that runs the operation can make; in the transaction that starts it."""
+
+    def again(self, task: Task, error: exception.VolmgrError) -> Place | None:
+        """Return where an operation that has failed, and is undone, is to be tried again; None: it has failed."""
+        return None
+
+    def move(self, task: Task, tx: Closing, place: Place) -> None:
+        """Write that the operation goes on at another place."""
 
     def claims(self) -> Sequence[Claim]:
         """What must be held, in the order volume, snapshot."""

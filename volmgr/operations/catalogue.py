@@ -224,7 +224,7 @@ class Catalogue:
             with self.database.writer() as conn:
                 kind = volume_types.find(conn, volume_type) if volume_type is not None else None
                 if kind is not None and not volume_types.hold(conn, kind.id):
-                    raise volume_types.VolumeTypeNotFound(id=volume_type)
+                    raise exception.VolumeTypeNotFound(id=volume_type)
                 type_id = kind.id if kind else None
                 reservations.make(
                     conn, reservation_id, owner, type_id, amounts, expires_at=until, defaults=self.defaults
@@ -271,7 +271,7 @@ def _seen(context: RequestContext, view: Answer) -> Answer:
     if context.scope is None:
         return view
     if not view["is_public"]:
-        raise volume_types.VolumeTypeNotFound(id=view["id"])
+        raise exception.VolumeTypeNotFound(id=view["id"])
     return {key: value for key, value in view.items() if key not in ("extra_specs", "qos_id")}
 
 
@@ -281,5 +281,5 @@ def usable(context: RequestContext, kind: types.VolumeType) -> types.VolumeType:
     :raises VolumeTypeNotFound: it is not public.
     """
     if context.scope is not None and not kind.is_public:
-        raise volume_types.VolumeTypeNotFound(id=kind.name)
+        raise exception.VolumeTypeNotFound(id=kind.name)
     return kind

@@ -10,8 +10,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from volmgr import exception, validate
+from volmgr import exception, names, validate
 from volmgr.db import models
+from volmgr.db import types as volume_types
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
 from volmgr.operations.base import Args, Operation, Step, arg
@@ -53,8 +54,12 @@ class UndeleteVolume(Operation[UndeleteArgs]):
                 hint="Only within trash_retention seconds of its deletion can a volume be brought back",
                 id=self.a.volume_id,
             )
-        self._stop_wiping(tx, found.id)
         former = dict(found.former)
+        if former["host"] and names.service_of(former["host"]) != tx.settings.host:
+            raise exception.Moved(host=former["host"])
+        if former["volume_type_id"] is not None and not volume_types.hold(tx.conn, former["volume_type_id"]):
+            former["volume_type_id"] = None  # it was removed meanwhile
+        self._stop_wiping(tx, found.id)
         for key in ("created_at", "updated_at", "launched_at"):
             former[key] = datetime.datetime.fromisoformat(former[key]).replace(tzinfo=None) if former[key] else None
         former |= {"status": "creating", "operation_id": tx.operation_id}

@@ -17,9 +17,10 @@ from volmgr import exception, types, validate
 from volmgr.db import attachments, exports, models, records
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
+from volmgr.operations import placing
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
-from volmgr.operations.catalogue import usable
 from volmgr.operations.registry import register
+from volmgr.placement import Place
 from volmgr.tasks import Backend, Task
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class CreateArgs(Args):
     metadata: dict[str, str] | None = arg(validate.optional(validate.metadata), default=None)
     multiattach: bool = arg(validate.boolean, default=False)
     host: str | None = arg(validate.optional(validate.host), default=None)
+    scheduler_hints: dict[str, list[str]] | None = arg(validate.optional(placing.scheduler_hints), default=None)
     reservations: list[str] | None = arg(validate.optional(validate.uuids), default=None)
 
 
@@ -74,10 +76,12 @@ class CreateVolume(Operation[CreateArgs]):
 
     def prepare(
         self, backend: Backend, context: RequestContext, volume: Callable[[str], types.Volume]
-    ) -> types.VolumeType | None:
-        if self.a.volume_type is None:
-            return None
-        return usable(context, backend.find_type(self.a.volume_type))
+    ) -> placing.Placing:
+        kind, request = placing.request_of(backend, context, self.a.to_json())
+        made = placing.Placing(backend.placement, kind, request)
+        if backend.placement is not None and not self._source and 0 < request.size <= backend.settings.max_volume_size:
+            made.place = backend.placement.choose(request)
+        return made
 
     def claims(self) -> Sequence[Claim]:
         if self.a.snapshot_id:
@@ -90,32 +94,52 @@ class CreateVolume(Operation[CreateArgs]):
         a = self.a
         if a.snapshot_id and a.source_volid:
             raise exception.Invalid("snapshot_id and source_volid exclude each other", field="source_volid")
-        size = a.size
+        size, where = a.size, tx.prepared
+        source: types.Volume | types.Snapshot | None = None
         if a.snapshot_id:
-            size = self._fits(size, tx.peek_snapshot(a.snapshot_id).volume_size)
+            source = tx.peek_snapshot(a.snapshot_id)
         elif a.source_volid:
-            size = self._fits(size, tx.peek_volume(a.source_volid).size)
+            source = tx.peek_volume(a.source_volid)
+        if source is not None:
+            size = self._fits(size, source.size)
         if size is None:
             raise exception.Invalid("size is missing", field="size")
         if size > tx.settings.max_volume_size:
             raise exception.TooBig(size=size, limit=tx.settings.max_volume_size)
-        kind: types.VolumeType | None = tx.prepared
-        if kind is not None:
-            tx.hold_type(kind)
+        if where.kind is not None:
+            tx.hold_type(where.kind)
+        if source is not None:
+            where.beside(tx, source, size)
+        kind, place = where.kind, where.place or Place(tx.settings.place, tx.settings.zone)
         tx.insert_volume(
             a.volume_id,
             size,
             kind,
+            host=place.host,
+            availability_zone=place.zone,
             snapshot_id=a.snapshot_id,
             source_volid=a.source_volid,
             display_name=a.name,
             display_description=a.description,
             metadata=a.metadata,
-            multiattach=a.multiattach,
-            availability_zone=a.availability_zone or tx.settings.zone,
+            multiattach=a.multiattach or where.multiattach,
         )
         tx.use_reservations(a.reservations, tx.project_id)
         tx.charge(tx.project_id, kind.id if kind else None, volumes=1, gigabytes=size)
+
+    def admitted(self, backend: Backend, tx: Admitting) -> None:
+        volume = tx.volume(self.a.volume_id)
+        if backend.placement is not None and volume.host is not None:
+            backend.placement.promise(volume.host, volume.size)
+
+    def arrive(self, tx: Admitting) -> None:
+        tx.reserve_address(self.a.volume_id)
+
+    def again(self, task: Task, error: exception.VolmgrError) -> Place | None:
+        return placing.again(task, self.a.to_json(), error)
+
+    def move(self, task: Task, tx: Closing, place: Place) -> None:
+        placing.move(task, tx, self.a.volume_id, place)
 
     def claimed(self, tx: Admitting) -> None:
         if not self._source:

@@ -130,3 +130,13 @@ class AdministrationAPI:
         """Give reservations back whose request will not come."""
         answer: Answer = self._ask(context, "quota_rollback", reservations=reservations, project_id=project_id)
         return answer
+
+    # --- placement ------------------------------------------------------------------------------------------------
+
+    def explain_placement(self, context: RequestContext, request: dict[str, Any]) -> Answer:
+        """Return every pool with each check's verdict and numbers, and where the volume would go.
+
+        ``request``: size (GiB), volume_type, availability_zone, host, scheduler_hints, multiattach.
+        """
+        answer: Answer = self._ask(context, "explain_placement", request=request)
+        return answer

@@ -25,6 +25,9 @@ RPC_VERSION = "1.0"
 MAX_MOVES = 3
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 Answer = dict[str, Any]
+#: verbs that any worker answers and that have an argument ``host``; and all that have one.
+ANYWHERE = frozenset({"create_volume", "get_backend"})
+ABOUT_HOSTS = ANYWHERE | {"manage_existing", "get_manageable_volumes", "get_manageable_snapshots"}
 
 
 class VolumeAPI(AdministrationAPI):
@@ -68,9 +71,13 @@ class VolumeAPI(AdministrationAPI):
     ) -> Any:
         """Send a request and return its answer; one that belongs to another worker is sent there.
 
-        :param host: the worker, ``host@backend``; None lets any one answer. :param rpc_timeout: seconds.
+        :param host: the worker, ``host@backend``; None lets any one answer. To verbs that have an argument of that name
+            it is that argument. :param rpc_timeout: seconds.
         :raises ServiceUnavailable: nobody answers. :raises Timeout: no answer came in time.
         """
+        if host is not None and method in ABOUT_HOSTS:
+            args["host"] = host
+            host = None if method in ANYWHERE else host.partition("#")[0]
         for _ in range(MAX_MOVES):
             prepared = self._client.prepare(server=host, timeout=rpc_timeout or self.timeout)
             try:

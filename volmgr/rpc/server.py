@@ -156,3 +156,10 @@ def make_server(transport: Any, *, topic: str, name: str, endpoints: list[Any]) 
     target = oslo_messaging.Target(topic=topic, server=name)
     dispatcher = Dispatcher(endpoints, Serializer(), rpc_dispatcher.ExplicitRPCAccessPolicy)
     return Server(transport, target, dispatcher)
+
+
+def make_bell(transport: Any, *, topic: str) -> Any:
+    """Return a client by which one worker wakes another; it waits for no answer."""
+    return oslo_messaging.get_rpc_client(
+        transport, oslo_messaging.Target(topic=topic, version="1.0"), serializer=Serializer()
+    )

@@ -9,8 +9,15 @@ if TYPE_CHECKING:
     import oslo_messaging
     from oslo_config import cfg
 
-REMOTE_ERRORS = ["volmgr.exception"]
-"""Modules whose exceptions a client raises again as the class they were on the server."""
+REMOTE_ERRORS = [
+    "volmgr.exception",
+    "volmgr.db.faults",
+    "volmgr.rpc.unix.errors",
+    "volmgr.scheduler.expression",
+    "volmgr.tools.lvm_errors",
+    "volmgr.tools.tgt.errors",
+]
+"""Modules whose exceptions a client raises again as the class they were on the server: all that have any of ours."""
 
 
 def get_transport(conf: cfg.ConfigOpts, url: str | None = None) -> oslo_messaging.Transport:

@@ -25,12 +25,14 @@ from volmgr.drivers.sim import SimDriver
 from volmgr.exports import Exports
 from volmgr.operations.attachments import Attachments
 from volmgr.operations.base import Operation
+from volmgr.placement import Placement
 from volmgr.runtime import Executor, SystemClock
 from volmgr.targets.base import Target, TargetConfig
 from volmgr.targets.fake import FakeTarget
 from volmgr.tasks import Backend
 
 HOST = "host@sim"
+FOREVER = float("inf")
 PREFIX = "iqn.2010-10.org.openstack:"
 
 
@@ -88,6 +90,10 @@ class Rig:
         self.driver: Any = (make_driver or self._simulator)(host, self.target)
         self.settings = Settings(host=host, **{"pool": "pool", "quota": NO_LIMITS, **settings})
         self.types = volume_types.Cache(self.database)
+        self.placement = Placement(self.database, host, self.settings.zone, self.clock, max_age=FOREVER)
+        self.placement.measured(self.driver.get_volume_stats())
+        #: the other workers that were woken.
+        self.rung: list[str] = []
         self.exports = Exports(
             self.database,
             self.driver,
@@ -100,7 +106,16 @@ class Rig:
         )
         self.dispatcher = Dispatcher(
             self.database,
-            Backend(self.driver, self.exports, self.settings, self.cipher, self.types.get, self.types.find),
+            Backend(
+                self.driver,
+                self.exports,
+                self.settings,
+                self.cipher,
+                self.types.get,
+                self.types.find,
+                self.placement,
+                self.rung.append,
+            ),
             executor=executor or self.stepwise,
             clock=self.clock,
             incarnation=str(uuid.uuid4()),

@@ -141,7 +141,7 @@ def test_a_disabled_worker_takes_nothing_new(daemon: Daemon, client: Client) -> 
     client.api.service_disable(client.context, daemon.host, "the disks are replaced")
     (service,) = client.api.list_services(client.context)
     assert (service["disabled"], service["disabled_reason"]) == (True, "the disks are replaced")
-    with pytest.raises(exception.Conflict, match="the disks are replaced") as refused:
+    with pytest.raises(exception.NoSpace, match="the disks are replaced") as refused:
         client.do("create_volume", other, size=1)
     assert "volmgr service enable node@b" in refused.value.hint
     client.do("extend_volume", volume_id, 2)
@@ -149,7 +149,7 @@ def test_a_disabled_worker_takes_nothing_new(daemon: Daemon, client: Client) -> 
     assert (found["unfinished"], found["parked"]) == (0, 0)
     daemon.stop()
     daemon.start()
-    with pytest.raises(exception.Conflict):
+    with pytest.raises(exception.NoSpace):
         client.do("create_volume", other, size=1)
     client.api.service_enable(client.context, daemon.host)
     client.do("create_volume", other, size=1)

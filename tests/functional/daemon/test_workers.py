@@ -51,7 +51,7 @@ class Pair:
 
     def create(self, daemon: Daemon, **properties: Any) -> str:
         volume_id = new_id()
-        answer = self.at(daemon, "create_volume", volume_id=volume_id, size=1, **properties)
+        answer = self.at(daemon, "create_volume", volume_id=volume_id, size=1, host=daemon.host, **properties)
         self.one.api.wait_operation(self.one.context, answer["operation_id"])
         return volume_id
 

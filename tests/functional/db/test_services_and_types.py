@@ -189,7 +189,7 @@ def test_a_qos_that_types_have_stays_unless_forced(database: Database) -> None:
         assert qos.delete(conn, "q", force=True)
         assert not qos.delete(conn, "q")
         assert volume_types.get(conn, "1").qos_specs is None
-    with pytest.raises(qos.QosNotFound), database.writer() as conn:
+    with pytest.raises(exception.QosNotFound), database.writer() as conn:
         qos.update(conn, "q", consumer="both")
 
 
