@@ -222,6 +222,8 @@ class Exports:
     def _new_grant(self, conn: Connection, resource_id: str, connector: dict[str, Any], mode: str) -> types.Grant:
         ports = port_names(connector, self.protocol)
         shared = self.target.ports if self.target is not None else ()
+        if shared:
+            luns.remember(conn, self.settings.host, ports)
         return types.Grant(
             id=str(uuid.uuid4()),
             mode=mode,
@@ -441,6 +443,29 @@ class Exports:
         """
         if (owner := found.resource.host) and names.service_of(owner) != self.settings.host:
             raise exception.Moved(host=owner)
+
+    def admit(self, wwpn: str) -> None:
+        """Know a port of a host for ever, so that it may log in before it attaches anything.
+
+        :raises Unsupported: the target needs no such thing.
+        """
+        if self.target is None:
+            raise exception.Unsupported(verb="initiator_add", hint="Only Fibre Channel needs it")
+        self.target.admit(wwpn)
+
+        def write() -> None:
+            with self.database.writer() as conn:
+                luns.remember(conn, self.settings.host, [wwpn])
+
+        self.database.retrying(write)
+
+    def admit_known(self) -> None:
+        """Make the ports known again that were, after a start."""
+        if self.target is not None and self.target.ports:
+            with self.database.reader() as conn:
+                wwpns = luns.known(conn, self.settings.host)
+            for wwpn in wwpns:
+                self.target.admit(wwpn)
 
     def rebuild(self) -> int:
         """Make every export that SQL knows, after a start; one that fails is logged, the others go on."""

@@ -301,6 +301,12 @@ class VolumeManager(Administration, SchedulerDependentManager):
         """Make every volume of an instance truly exported."""
         return self.worker.attachments.check_for_export(instance_id)
 
+    @connects(wwpn=validate.wwpn)
+    def initiator_add(self, context: RequestContext, wwpn: str) -> dict[str, Any]:
+        """Know a host's Fibre Channel port for ever, so that it may log in before it attaches anything."""
+        self.worker.exports.admit(wwpn)
+        return {"wwpn": wwpn}
+
     @connects(volume_id=uuid)
     def remove_export(self, context: RequestContext, volume_id: str) -> dict[str, Any]:
         """Remove a volume's export; refused while anybody is granted access."""

@@ -230,6 +230,7 @@ class Worker:
         try:
             if self.target is not None:
                 self.target.start()
+                self.exports.admit_known()
             self.driver.do_setup(ctx.admin())
             self.driver.check_for_setup_error()
             self._measure(discover=True)

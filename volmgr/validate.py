@@ -205,6 +205,14 @@ def _initiator(field: str, value: Any) -> str | None:
     return value
 
 
+def wwpn(field: str, value: Any) -> str:
+    """Return the name of one Fibre Channel port, as 16 digits."""
+    (name,) = _wwns(field, [value])
+    if len(name) != 16:
+        raise invalid(field, "must have 16 hexadecimal digits", value)
+    return name
+
+
 def connector(field: str, value: Any) -> dict[str, Any]:
     """What os-brick's ``get_connector_properties`` returns; keys that nobody here reads are let go."""
     if not isinstance(value, Mapping) or len(value) > 64:

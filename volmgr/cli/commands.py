@@ -48,6 +48,7 @@ COMMANDS: dict[str, Entry] = {
     "attachment delete": Entry("attachment:Delete", "end attachments and take their access away"),
     "attach": Entry("local:Attach", "attach a volume to this host as a block device"),
     "detach": Entry("local:Detach", "detach a volume from this host"),
+    "initiator add": Entry("service:InitiatorAdd", "make a host's Fibre Channel port known before it logs in"),
     "service list": Entry("service:ServiceList", "list the workers and how they are"),
     "service disable": Entry("service:ServiceDisable", "place nothing new on a worker"),
     "service enable": Entry("service:ServiceEnable", "place new volumes on a worker again"),

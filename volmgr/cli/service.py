@@ -84,6 +84,21 @@ class ServiceDrain(_Switch):
         return 1 if self.left else 0
 
 
+class InitiatorAdd(base.Common):
+    """Make a host's Fibre Channel port known, before it logs in."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("wwpn", help="the port's name, 16 hexadecimal digits")
+        parser.add_argument("--host", metavar="HOST@BACKEND", help="the worker whose ports the host uses")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        answer = self.session.call("initiator_add", wwpn=parsed_args.wwpn, host=parsed_args.host)
+        self.say(f"the port {answer['wwpn']} is known")
+        return 0
+
+
 def summary(backend: dict[str, Any]) -> dict[str, Any]:
     """Return a backend with the figures of its first pool beside its own, sizes in GiB."""
     stats = backend.get("capabilities") or backend

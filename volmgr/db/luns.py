@@ -79,6 +79,30 @@ def _free(conn: Connection, others: sa.ColumnElement[bool], preferred: Sequence[
     return None
 
 
+def remember(conn: Connection, host: str, wwpns: Sequence[str]) -> None:
+    """Note the ports of a host that a worker must know after its next start.
+
+    :raises DatabaseBusy: another transaction was first.
+    """
+    known_here = set(known(conn, host, wwpns))
+    rows = [{"host": host, "wwpn": wwpn} for wwpn in sorted(set(wwpns) - known_here)]
+    if not rows:
+        return
+    try:
+        conn.execute(sa.insert(models.initiators), rows)
+    except Exception as error:
+        if not faults.is_duplicate(error):
+            raise
+        raise faults.DatabaseBusy(database=str(conn.engine.url.render_as_string())) from error
+
+
+def known(conn: Connection, host: str, wwpns: Sequence[str] | None = None) -> list[str]:
+    """Return the ports that a worker knows, all or which of ``wwpns``."""
+    table = models.initiators
+    query = sa.select(table.c.wwpn).where(table.c.host == host)
+    return list(conn.execute(query if wwpns is None else query.where(table.c.wwpn.in_(wwpns))).scalars())
+
+
 def keep(conn: Connection, resource_id: str, initiators: Sequence[str]) -> None:
     """Give back a resource's numbers but for those of ``initiators`` and of the ports themselves."""
     others = _L.c.initiator.not_in([SELF, *initiators])

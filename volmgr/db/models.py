@@ -182,6 +182,14 @@ luns = sa.Table(
     sa.UniqueConstraint("resource_id", "port", "initiator"),
 )
 
+# The Fibre Channel ports of hosts that were ever let in, or named: they must be known before they log in.
+initiators = sa.Table(
+    "initiators",
+    metadata,
+    sa.Column("host", sa.String(255), primary_key=True),
+    sa.Column("wwpn", sa.String(16), primary_key=True),
+)
+
 # Who may connect to an export. ``peer_key`` is the canonical form of the connector: one grant for each.
 grants = sa.Table(
     "grants",

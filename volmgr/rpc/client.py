@@ -257,6 +257,11 @@ class VolumeAPI(AdministrationAPI):
         """Make every volume of an instance truly exported."""
         return self.change(context, "check_for_export", instance_id=instance_id)
 
+    def initiator_add(self, context: RequestContext, wwpn: str, host: str | None = None) -> Answer:
+        """Make a host's Fibre Channel port known at a worker."""
+        answer: Answer = self.call(context, "initiator_add", host=host, wwpn=wwpn)
+        return answer
+
     def remove_export(self, context: RequestContext, volume_id: str) -> Answer:
         """Remove a volume's export."""
         return self.change(context, "remove_export", volume_id=volume_id)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from volmgr import exception
 from volmgr.types import ExportSpec, Grant, Json, ObservedExport, Portal
 
 
@@ -72,6 +73,13 @@ class Target(abc.ABC):
 
         :raises InvalidConnector: naming what is missing.
         """
+
+    def admit(self, initiator: str) -> None:
+        """Make an initiator known that attaches nothing yet, where one must be before it logs in.
+
+        :raises Unsupported: this target needs no such thing.
+        """
+        raise exception.Unsupported(verb="initiator_add", hint="Only Fibre Channel needs it")
 
     @abc.abstractmethod
     def sync(self, spec: ExportSpec) -> bool:

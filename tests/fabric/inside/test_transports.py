@@ -109,6 +109,8 @@ def config(folder: Path, **options: Any) -> TargetConfig:
 @pytest.fixture(scope="module")
 def fibre_channel(group: LoopGroup, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     folder = tmp_path_factory.mktemp("fc")
+    # An emulated machine may stand still for longer than a port waits for another.
+    run("modprobe", "scsi_transport_fc", "dev_loss_tmo=600")
     run("modprobe", "-a", "fcoe", "tcm_fc")
     port, initiator = wwpn("fc0"), wwpn("fc1")
     target = FcTarget(config(folder, fc_target_wwpns=[port], fc_initiator_wwpns=[initiator]))

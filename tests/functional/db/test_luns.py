@@ -104,3 +104,15 @@ def test_when_simple_numbers_are_out_longer_ones_are_given(rig: Rig) -> None:
     assert granted(rig, first) == {ONE: 77}
     rig.attachments.initialize("volume", second, connector(ONE))
     assert granted(rig, second)[ONE] > luns.SIMPLE_MAX
+
+
+def test_ports_that_were_let_in_or_named_are_known_after_a_restart(rig: Rig) -> None:
+    admitted: list[str] = []
+    rig.target.admit = admitted.append  # type: ignore[method-assign]
+    rig.exports.admit(TWO)
+    rig.exports.admit(TWO)
+    rig.attachments.initialize("volume", make(rig), connector(ONE))
+    assert admitted == [TWO, TWO]
+    admitted.clear()
+    rig.exports.admit_known()
+    assert sorted(admitted) == [ONE, TWO]

@@ -106,6 +106,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name="pk_keys"),
     )
     op.create_table(
+        "initiators",
+        sa.Column("host", sa.String(255), nullable=False),
+        sa.Column("wwpn", sa.String(16), nullable=False),
+        sa.PrimaryKeyConstraint("host", "wwpn", name="pk_initiators"),
+    )
+
+    op.create_table(
         "luns",
         sa.Column("port", sa.String(16), nullable=False),
         sa.Column("initiator", sa.String(16), nullable=False),
