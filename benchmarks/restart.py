@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.create import cpu_seconds
 from benchmarks.figures import Figure, Scale, main, tell
 from benchmarks.footprint import first_answer
 
@@ -23,9 +24,10 @@ GROUP = "start with every export missing: files and tgt, half of the volumes in 
 
 @dataclass
 class Start:
-    """One start: seconds to the first answer, and to all exports."""
+    """One start: seconds to the first answer, processor time of the worker until then, seconds to all exports."""
 
     answered: float
+    cpu: float
     complete: float
 
 
@@ -48,11 +50,12 @@ def start(daemon: Any, exports: Callable[[], int], used: int) -> Start:
     begun = time.perf_counter()
     with daemon.client() as client:
         answered = first_answer(daemon, client)
+        cpu = cpu_seconds(daemon.pid)
     while exports() < used:
         if time.perf_counter() - begun > TIMEOUT:
             raise RuntimeError(f"{exports()} of {used} exports are back:\n{daemon.tail()}")
         time.sleep(0.02)
-    return Start(answered, time.perf_counter() - begun)
+    return Start(answered, cpu, time.perf_counter() - begun)
 
 
 def run(scale: Scale) -> list[Figure]:
@@ -62,7 +65,8 @@ def run(scale: Scale) -> list[Figure]:
     from volmgr.types import Portal
 
     count, used, port = scale.of(1000, 40), scale.of(500, 20), free_port()
-    found = []
+    found: list[Start] = []
+    empty: list[float] = []
     with tempfile.TemporaryDirectory(prefix="volmgr-bench-") as folder:
         backend = {"volume_driver": "file", "target_helper": "tgtadm", "target_ip_address": "127.0.0.1",
                    "target_port": port}  # fmt: skip
@@ -70,6 +74,9 @@ def run(scale: Scale) -> list[Figure]:
         target = Tgtd(str(daemon.state / "b" / "target"), (Portal("127.0.0.1", port),))
         try:
             daemon.start()
+            for _ in range(scale.rounds):
+                daemon.kill()
+                empty.append(start(daemon, lambda: _targets(target), 0).cpu)
             tell(f"restart: {count} volumes, {used} in use")
             with daemon.client() as client:
                 fill(client, count, used)
@@ -86,6 +93,8 @@ def run(scale: Scale) -> list[Figure]:
     return [
         Figure(f"first answer with {count} volumes, {used} in use", [one.answered for one in found], "s", 2,
                group=GROUP, note=note),
+        Figure("processor time until the first answer", [one.cpu for one in found], "s", group=GROUP),
+        Figure("the same of a start with nothing", empty, "s", group=GROUP),
         Figure("until every export is back", [one.complete for one in found], "s", group=GROUP),
     ]  # fmt: skip
 
