@@ -297,7 +297,8 @@ class Runner:
         known = _ours(error, operation.verb, task.id)
         if progress.pivoted:
             # From the pivot on there is no way back: it goes on when the backend answers, or an operator decides.
-            self._park(task, "backend" if known.retryable else "operator", known, forward=True)
+            itself = known.retryable or operation.persistent
+            self._park(task, "backend" if itself else "operator", known, forward=True)
         elif operation.persistent and not isinstance(known, exception.Cancelled):
             self._park(task, "backend", known, forward=True)
         elif len(steps) <= 1:

@@ -154,7 +154,8 @@ class Operation(abc.ABC, Generic[A]):
     :cvar needs: verbs of the driver; one that it does not support refuses the request before anything changes.
     :cvar lane: where it runs when its steps do not say otherwise. :cvar asks: whether :meth:`prepare` asks the
         backend, which only a request that is new and supported may do.
-    :cvar persistent: nobody waits for it and it has to succeed in the end: a failure is tried again, for ever.
+    :cvar persistent: nobody waits for it and it has to succeed in the end: from its pivot on every failure is tried
+        again, for ever.
     """
 
     verb: ClassVar[str]

@@ -151,7 +151,7 @@ def test_out_of_every_status_that_a_parked_operation_holds(
                          .values(deaths=5))
         rig.stepwise.work.clear()
         rig.dispatcher._active.clear()
-        rig.dispatcher._dropped.append(answer["operation_id"])
+        rig.dispatcher._drop(answer["operation_id"], died=False)
         rig.run()
     (row,) = rig.rows(models.operations, id=answer["operation_id"])
     assert row["state"] == "parked"
