@@ -48,7 +48,7 @@ _SNAPSHOTS = sa.select(
 _OBJECTS = sa.select(_O.c.id, _O.c.kind, _O.c.resource_id, _O.c.role, _O.c.serial, _O.c.size_bytes)
 _EXPORTS = sa.select(_E.c.resource_id, _E.c.kind, _E.c.target_name)
 _GRANTS = (
-    sa.select(_G.c.id, _G.c.resource_id, _G.c.initiator, _G.c.wwpns, _G.c.macs, _G.c.attachment_id,
+    sa.select(_G.c.id, _G.c.resource_id, _G.c.peer_key, _G.c.initiator, _G.c.wwpns, _G.c.macs, _G.c.attachment_id,
               _A.c.id.label("attachment"))
     .select_from(_G.join(_E, _E.c.resource_id == _G.c.resource_id)
                  .outerjoin(_A, _A.c.id == _G.c.attachment_id))
@@ -101,12 +101,21 @@ def grants(database: Database, service: str, page: int = PAGE) -> dict[str, list
     """Return the grants on what a worker exports, by resource."""
     found: dict[str, list[GrantRow]] = {}
     for row in _paged(database, _GRANTS.where(_E.c.host == service), _G.c.id, page):
-        # Only what targets tell of: an initiator, or the addresses of a Fibre Channel or Ethernet port.
-        peers = [row.initiator] if row.initiator else [*(row.wwpns or ()), *(row.macs or ())]
+        peers = _peers(row)
         orphan = bool(row.attachment_id) and row.attachment is None
         grant = GrantRow(row.id, row.resource_id, frozenset(peers), row.attachment_id, orphan)
         found.setdefault(row.resource_id, []).append(grant)
     return found
+
+
+def _peers(row: Any) -> list[str]:
+    """Return the names by which a target knows who is granted access; a connector may have those of other protocols."""
+    protocol = row.peer_key.partition(":")[0]
+    if protocol == "fc":
+        return list(row.wwpns or ())
+    if protocol == "aoe":
+        return list(row.macs or ())
+    return [row.initiator] if row.initiator else []
 
 
 def orphan_attachments(conn: Connection) -> list[AttachmentRow]:

@@ -79,3 +79,18 @@ def test_usage_is_not_counted_anew_while_anything_of_the_project_is_being_change
     rig.run()
     assert rig.rows(models.quotas)[0]["gigabytes"] == 5
     assert findings_of(rig.dispatcher) == []
+
+
+def test_a_grant_is_known_by_the_names_of_its_protocol(rig: Rig) -> None:
+    """A host's connector has the names of all its ports, whatever it connects by."""
+    volume_id = new_id()
+    rig.do(volumes.CreateVolume, volume_id=volume_id, size=1)
+    rig.attachments.initialize("volume", volume_id, {**CONNECTOR, "wwpns": ["50014380186b3f65"]})
+    g = models.grants
+    for key, peers in (
+        ("iqn:x", {CONNECTOR["initiator"]}), ("fc:50014380186b3f65", {"50014380186b3f65"}), ("aoe:", {"0015175d0000"}),
+    ):
+        with rig.database.writer() as conn:
+            conn.execute(sa.update(g).values(peer_key=key, macs=["0015175d0000"]))
+        ((grant,),) = audit.grants(rig.database, rig.settings.host).values()
+        assert grant.peers == peers
