@@ -72,12 +72,12 @@ def test_a_wiped_snapshot_wakes_the_wipes_that_wait(rig: Rig) -> None:
     assert violations(rig.database, rig.driver) == []
 
 
-def test_a_wipe_that_no_trying_helps_is_the_operator_s(rig: Rig) -> None:
+def test_a_wipe_that_no_trying_helps_is_tried_all_the_same_until_it_is_given_up(rig: Rig) -> None:
     volume_id = created(rig)
     rig.driver.faults.fail("wipe", exception.Inconsistent("it is not what it was"))
     rig.do(volumes.DeleteVolume, volume_id=volume_id)
     (waiting,) = wipes(rig)
-    assert (waiting["state"], waiting["parked_for"]) == ("parked", "operator")
+    assert (waiting["state"], waiting["parked_for"]) == ("parked", "backend")
     rig.dispatcher.abandon(waiting["id"])
     assert [row["state"] for row in wipes(rig)] == ["failed"]
 
