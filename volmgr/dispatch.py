@@ -24,9 +24,10 @@ from volmgr.db.engine import CommitUnknown, Database, is_duplicate
 from volmgr.operations import advice, meeting
 from volmgr.operations.base import Args, Claim, Lane, Operation, Policy, request_key
 from volmgr.operations.registry import find
+from volmgr.progress import INTERRUPTIONS
 from volmgr.runtime import Clock, Executor
 from volmgr.steering import Steering
-from volmgr.tasks import INTERRUPTIONS, Active, Backend, Runner
+from volmgr.tasks import Active, Backend, Runner
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")

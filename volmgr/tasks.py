@@ -23,11 +23,11 @@ from volmgr.db import claims, operations, records
 from volmgr.db.admission import Settings
 from volmgr.db.closing import Closing
 from volmgr.db.engine import Database
-from volmgr.db.faults import CommitUnknown, DatabaseBusy, DatabaseDown, DatabaseFull
-from volmgr.drivers.progress import reporting
+from volmgr.db.faults import CommitUnknown
 from volmgr.operations import registry
-from volmgr.operations.base import Operation, Rerun, Step
+from volmgr.operations.base import Operation, Step
 from volmgr.placement import Place, Placement
+from volmgr.progress import INTERRUPTIONS, Progress, bind, ours
 from volmgr.runtime import Clock
 from volmgr.types import VolumeType
 
@@ -37,9 +37,6 @@ LOG = logging.getLogger(__name__)
 MAX_DEATHS = 5
 PROGRESS_INTERVAL = 1.0
 BACKOFF = (2, 5, 15, 60, 300)
-#: the journal did not take a note, so the run stops where it is. That is no failure of the operation, which goes on
-#: when the journal answers.
-INTERRUPTIONS = (exception.LeaseLost, CommitUnknown, DatabaseBusy, DatabaseDown, DatabaseFull)
 
 
 def _no_types(name_or_id: str) -> types.VolumeType:
@@ -217,7 +214,7 @@ class Runner:
         self.database = database
         self.backend = backend
         self.clock = clock
-        self._killpoint = killpoint or (lambda _name: None)
+        self.killpoint = killpoint or (lambda _name: None)
 
     def run(
         self,
@@ -276,7 +273,7 @@ class Runner:
         self, operation: Operation[Any], task: Task, steps: list[Step], begun: int, recovering: bool
     ) -> BaseException | None:
         """Do the steps; returns what stopped them, after it has been dealt with."""
-        progress = _Progress(self, operation, task, steps, begun, recovering)
+        progress = Progress(self, operation, task, steps, begun, recovering)
         try:
             if len(steps) <= 1:
                 for index in range(len(steps)):
@@ -285,7 +282,7 @@ class Runner:
                 from volmgr import flow
 
                 flow.run(operation.verb, [
-                    flow.Link(step.name, _bind(progress.execute, i), _bind(progress.revert, i))
+                    flow.Link(step.name, bind(progress.execute, i), bind(progress.revert, i))
                     for i, step in enumerate(steps)
                 ])
         except INTERRUPTIONS:
@@ -296,11 +293,11 @@ class Runner:
         return None
 
     def _failed(
-        self, operation: Operation[Any], task: Task, steps: list[Step], progress: _Progress, error: Exception
+        self, operation: Operation[Any], task: Task, steps: list[Step], progress: Progress, error: Exception
     ) -> None:
         if progress.lost is not None:
             raise progress.lost
-        known = _ours(error, operation.verb, task.id)
+        known = ours(error, operation.verb, task.id)
         if progress.pivoted:
             # From the pivot on there is no way back: it goes on when the backend answers, or an operator decides.
             itself = known.retryable or operation.persistent
@@ -323,10 +320,10 @@ class Runner:
         for step in reversed(begun):
             if step.undo is None:
                 continue
-            self._killpoint(f"{operation.verb}/{step.name}/undo")
+            self.killpoint(f"{operation.verb}/{step.name}/undo")
             try:
                 step.undo()
-                self._killpoint(f"{operation.verb}/{step.name}/undone")
+                self.killpoint(f"{operation.verb}/{step.name}/undone")
             except INTERRUPTIONS:
                 raise
             except Exception as undo_error:
@@ -336,7 +333,7 @@ class Runner:
         self._fail(operation, task, error)
 
     def _succeed(self, operation: Operation[Any], task: Task) -> None:
-        self._killpoint(f"{operation.verb}/-/close")
+        self.killpoint(f"{operation.verb}/-/close")
 
         def close() -> None:
             with self.database.writer() as conn:
@@ -345,7 +342,7 @@ class Runner:
                 tx.finish(result=result)
 
         self.settle(task, close, lambda found: found.finished)
-        self._killpoint(f"{operation.verb}/-/closed")
+        self.killpoint(f"{operation.verb}/-/closed")
         try:
             operation.committed(task)
         except exception.VolmgrError as error:
@@ -372,7 +369,7 @@ class Runner:
             self._move(operation, task, place)
             return
         LOG.warning("Operation %s (%s %s) failed: %s", task.id, operation.verb, operation.resource_id, error)
-        self._killpoint(f"{operation.verb}/-/fail")
+        self.killpoint(f"{operation.verb}/-/fail")
 
         def close() -> None:
             with self.database.writer() as conn:
@@ -381,7 +378,7 @@ class Runner:
                 tx.finish(error=exception.to_primitive(error))
 
         self.settle(task, close, lambda found: found.finished)
-        self._killpoint(f"{operation.verb}/-/failed")
+        self.killpoint(f"{operation.verb}/-/failed")
 
     def settle(
         self, task: Task, write: Callable[[], None], is_done: Callable[[types.OperationRecord], bool]
@@ -390,8 +387,6 @@ class Runner:
 
         :param is_done: tells from the operation's row whether the transaction has committed.
         """
-        from volmgr.db.engine import CommitUnknown
-
         def look() -> types.OperationRecord | None:
             with self.database.reader() as conn:
                 return operations.get(conn, task.id)
@@ -434,116 +429,4 @@ class Runner:
                 )
 
         self.database.repeating(write)
-        self._killpoint(f"{task.operation.verb}/-/parked")
-
-
-class _Progress:
-    """Where a run is among its steps; its methods are what taskflow calls."""
-
-    def __init__(
-        self, runner: Runner, operation: Operation[Any], task: Task, steps: list[Step], begun: int, recovering: bool
-    ) -> None:
-        self.runner = runner
-        self.operation = operation
-        self.task = task
-        self.steps = steps
-        self.begun = begun
-        self.recovering = recovering
-        self.error: exception.VolmgrError | None = None
-        self.undo_error: BaseException | None = None
-        self.lost: exception.VolmgrError | None = None
-        self._undoing = False
-
-    @property
-    def pivoted(self) -> bool:
-        return self.task.pivoted
-
-    def execute(self, index: int) -> None:
-        """Do a step, unless an earlier run has."""
-        step = self.steps[index]
-        if index < self.begun:
-            return
-        again = self.recovering and index == self.begun
-        if not self.pivoted and not (again and step.undo is None):
-            # What had begun and cannot be taken back is finished first; a cancellation waits for the next step.
-            self.task.check()
-        # When it began, for whoever asks later; it is written with the next thing that is written anyway.
-        self.task.data.setdefault("times", {}).setdefault(step.name, records.moment(self.task.clock.now()))
-        if index > self.begun or index > 0:
-            self._note_begin(step)
-        point = f"{self.operation.verb}/{step.name}"
-        self.runner._killpoint(f"{point}/before")
-        try:
-            self.task.results[step.name] = self._do(step, again=again)
-            self.runner._killpoint(f"{point}/after")
-            if step.pivot is not None:
-                self._pivot(step.pivot, index)
-                self.runner._killpoint(f"{point}/pivoted")
-        except INTERRUPTIONS as lost:
-            self.lost = lost
-            raise
-        except Exception as error:
-            self.error = _ours(error, self.operation.verb, self.task.id)
-            raise
-
-    def _do(self, step: Step, *, again: bool) -> Any:
-        if again and step.rerun is Rerun.REBUILD and step.undo is not None:
-            step.undo()
-        if again and step.rerun is Rerun.RECOGNISE and step.recognise is not None:
-            try:
-                return step.recognise()
-            except exception.NotFound:
-                LOG.info("Step %s of operation %s was not done; it is done again", step.name, self.task.id)
-        # Copies deep inside a driver tell how far they are, and stop when the operation is cancelled.
-        with reporting(self.task.progress, self.task):
-            return step.do()
-
-    def _note_begin(self, step: Step) -> None:
-        if self.task.operation.step != step.name:
-            self.task.note(step=step.name)
-
-    def _pivot(self, switch: Callable[[Closing], None], index: int) -> None:
-        """Swap in SQL and pass the point of no return, in one transaction."""
-        task = self.task
-        following = self.steps[min(index + 1, len(self.steps) - 1)].name
-
-        def commit() -> None:
-            with task.database.writer() as conn:
-                switch(Closing(conn, task.operation, task.epoch, task.clock.now(), task.backend.cipher))
-                operations.note(
-                    conn, task.id, task.epoch, task.clock.now(), data=task.data, pivoted=True, step=following
-                )
-
-        # An unknown outcome must not pass for a failure: what is undone then would be the new current object.
-        self.runner.settle(task, commit, lambda found: found.pivoted)
-        task.pivoted = True
-
-    def revert(self, index: int) -> None:
-        """Take a step back; an undoing that fails is kept, so that the operation is parked with both causes."""
-        step = self.steps[index]
-        if self.pivoted or self.lost is not None or self.undo_error is not None or step.undo is None:
-            return
-        try:
-            if not self._undoing:
-                self._undoing = True
-                error = self.error or exception.Cancelled()
-                self.task.note(state="undoing", error=exception.to_primitive(error))
-            self.runner._killpoint(f"{self.operation.verb}/{step.name}/undo")
-            step.undo()
-            self.runner._killpoint(f"{self.operation.verb}/{step.name}/undone")
-        except INTERRUPTIONS as lost:
-            self.lost = lost
-        except Exception as error:
-            LOG.exception("Undoing %s of operation %s failed", step.name, self.task.id)
-            self.undo_error = error
-
-
-def _bind(function: Callable[[int], None], index: int) -> Callable[[], None]:
-    return lambda: function(index)
-
-
-def _ours(error: Exception, verb: str, operation_id: str) -> exception.VolmgrError:
-    if isinstance(error, exception.VolmgrError):
-        return error
-    LOG.error("%s failed in operation %s with an error that is not typed", verb, operation_id, exc_info=error)
-    return exception.from_primitive(exception.to_primitive(error))
+        self.killpoint(f"{task.operation.verb}/-/parked")
