@@ -8,6 +8,7 @@ part of it: the contract server holds it back until then.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,9 +33,9 @@ PREFIX = "os"
 class Cluster(Outside):
     """What is in the cluster, seen by nobody's driver."""
 
-    def __init__(self, daemon: Daemon, server: StorPoolServer) -> None:
+    def __init__(self, daemon: Daemon, server: StorPoolServer, **arguments: Any) -> None:
         self.server = server
-        super().__init__(daemon, storage=self._objects)
+        super().__init__(daemon, storage=self._objects, **arguments)
 
     def _objects(self) -> list[ObservedObject]:
         found = []
@@ -70,7 +71,7 @@ def stage(server: StorPoolServer, tmp_path_factory: pytest.TempPathFactory) -> I
     folder = tmp_path_factory.mktemp("stage")
     conf = server.write_conf(folder / "storpool.conf", prefix=PREFIX, hosts={"compute": 2})
     backend = {"volume_driver": "storpool", "storpool_config_file": str(conf), "storpool_template": "hybrid"}
-    made = Stage(folder / "daemon", backend=backend, outside=lambda daemon: Cluster(daemon, server))
+    made = Stage(folder / "daemon", backend=backend, outside=functools.partial(Cluster, server=server))
     made.start()
     yield made
     made.close()
