@@ -142,6 +142,8 @@ def ancestors(pid: int) -> list[int]:
 def command_of(pid: int) -> str:
     """Return a process's command line, or its short name where it has none; empty if it has ended."""
     try:
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+            return ""  # nobody has asked yet how it ended
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         return b" ".join(words).decode(errors="replace").strip()[:200] or Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:

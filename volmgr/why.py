@@ -89,7 +89,8 @@ def _wants(wanted: export_rows.Wanted) -> str:
     said = f"SQL: {resource.name}, {resource.size_bytes} bytes, serial {resource.serial}"
     if wanted.export is not None:
         peers = ", ".join(f"{row.peer_key} ({row.grant.mode})" for row in wanted.grants) or "nobody"
-        said += f"; exported as {wanted.export.target_name}, granted to {peers}"
+        address = f" at e{wanted.export.shelf}.{wanted.export.blade}" if wanted.export.shelf is not None else ""
+        said += f"; exported as {wanted.export.target_name}{address}, granted to {peers}"
     return said
 
 

@@ -349,6 +349,8 @@ def wipe_row_on(host: str, kind: str, object_id: str, now: datetime.datetime, re
         "claimed": True,
         "claims": [],
         "epoch": 0,
+        # There is no way back from the first byte, and an end that is no success would leave the object for ever.
+        "pivoted": True,
         "context": {"is_admin": True},
         "args": {"kind": kind, "object_id": object_id},
         "not_before": now + datetime.timedelta(seconds=retention) if retention else None,

@@ -42,7 +42,7 @@ class Node:
 
     def create(self, size: int = 1) -> str:
         volume_id = new_id()
-        answer = self.ask("create_volume", volume_id=volume_id, size=size)
+        answer = self.ask("create_volume", volume_id=volume_id, size=size, host=self.daemon.host)
         self.client.api.wait_operation(self.client.context, answer["operation_id"])
         return volume_id
 

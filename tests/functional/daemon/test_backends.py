@@ -58,9 +58,10 @@ class Several:
             for item in self.api.list_services(self.context)
         }
 
-    def knows(self) -> set[str]:
-        """Return the backends that take a volume, as the worker knows that answers."""
-        found = self.api.explain_placement(self.context, {"size": 1})["backends"]
+    def knows(self, backend: str) -> set[str]:
+        """Return the backends that take a volume, as one backend's worker knows; it looks anew for that."""
+        answer = self.api.call(self.context, "explain_placement", host=f"node@{backend}", request={"size": 1})
+        found = answer["backends"]
         return {item["host"].partition("@")[2].partition("#")[0] for item in found if item["passed"]}
 
     def create(self, **values: Any) -> dict[str, Any]:
@@ -101,8 +102,9 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
         daemon.start()
         with daemon.client() as client:
             made = Several(daemon, client, folder / "faults.json")
+            both = {"files", "simulated"}
             wait_until(
-                lambda: {"files", "simulated"} <= made.knows(), TIMEOUT, "both workers are known",
+                lambda: all(both <= made.knows(each) for each in both), TIMEOUT, "both workers know each other",
                 retry_on=exception.VolmgrError,
             )
             yield made

@@ -15,7 +15,7 @@ from volmgr import exception
 from volmgr.db import models, services
 from volmgr.db.shelves import Shelves
 from volmgr.exception import NoValidBackend
-from volmgr.operations import snapshots, volumes
+from volmgr.operations import snapshots, undelete, volumes
 from volmgr.operations.catalogue import Catalogue
 from volmgr.testing.invariants import violations
 from volmgr.testing.rig import Rig
@@ -272,6 +272,6 @@ def test_a_deleted_volume_comes_back_where_it_was(tmp_path: Path) -> None:
     volume_id = site.create().resource_id
     site.two.do(volumes.DeleteVolume, volume_id=volume_id)
     with pytest.raises(exception.Moved):
-        site.one.submit(volumes.UndeleteVolume, volume_id=volume_id)
-    assert site.two.do(volumes.UndeleteVolume, volume_id=volume_id).state == "done"  # type: ignore[union-attr]
+        site.one.submit(undelete.UndeleteVolume, volume_id=volume_id)
+    assert site.two.do(undelete.UndeleteVolume, volume_id=volume_id).state == "done"  # type: ignore[union-attr]
     site.one.close()
