@@ -11,8 +11,6 @@ import pytest
 
 from volmgr.testing.chaos.stage import Stage
 
-pytest_plugins = ("volmgr.testing.servers.pytest_fixtures",)
-
 
 @pytest.fixture
 def make_stage(tmp_path: Path) -> Iterator[Callable[..., Stage]]:

@@ -12,6 +12,8 @@ from volmgr.testing.chaos.raids import Raiders
 from volmgr.testing.chaos.stage import Stage
 from volmgr.testing.servers import RabbitMQServer
 
+pytest_plugins = ("volmgr.testing.servers.pytest_fixtures",)
+
 pytestmark = pytest.mark.timeout(600)
 
 QUORUM = {"rabbit_quorum_queue": True, "rabbit_transient_quorum_queue": True, "kombu_reconnect_delay": 0.2}
