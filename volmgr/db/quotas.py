@@ -18,7 +18,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection
 
 from volmgr import exception, names
-from volmgr.db import models
+from volmgr.db import faults, models
 
 NAMES = ("volumes", "snapshots", "gigabytes")
 UNLIMITED = -1
@@ -78,6 +78,7 @@ def charge(
 
     :param defaults: limits by name for rows without their own; -1, or a name that is missing, is no limit.
     :raises QuotaExceeded: a limit does not allow it; ``details`` say which, its limit, in_use and requested.
+    :raises DatabaseBusy: another transaction came between; the caller's is to be repeated.
     """
     amounts = _amounts(volumes, snapshots, gigabytes)
     if not amounts:
@@ -89,12 +90,12 @@ def charge(
     there = {row.volume_type_id: row for row in conn.execute(_rows(project_id, types))}
     missing = [key for key in types if key not in there]
     if done < len(there):
-        raise _exceeded(project_id, there, amounts, defaults)
+        raise _refused(conn, project_id, there, amounts, defaults)
     for key in missing:
         _insert(conn, project_id, key)
         if not _run(conn, project_id, [key], amounts, defaults):
             there = {row.volume_type_id: row for row in conn.execute(_rows(project_id, [key]))}
-            raise _exceeded(project_id, there, amounts, defaults)
+            raise _refused(conn, project_id, there, amounts, defaults)
 
 
 def release(
@@ -154,9 +155,24 @@ def _limits_of(row: Any, defaults: Mapping[str, int]) -> dict[str, int]:
     return {name: int(own[name]) if own[name] is not None else configured[name] for name in NAMES}
 
 
+def _refused(
+    conn: Connection,
+    project_id: str,
+    rows: Mapping[str, Any],
+    amounts: Mapping[str, int],
+    defaults: Mapping[str, int],
+) -> exception.VolmgrError:
+    """Return the error of a charge that did not count: the limit in the way, or that the transaction is to be repeated.
+
+    There is none in the way any more where somebody else made the row, or gave quota back, between two statements.
+    """
+    found = _exceeded(project_id, rows, amounts, defaults)
+    return found or faults.DatabaseBusy(database=conn.engine.url.render_as_string())
+
+
 def _exceeded(
     project_id: str, rows: Mapping[str, Any], amounts: Mapping[str, int], defaults: Mapping[str, int]
-) -> exception.QuotaExceeded:
+) -> exception.QuotaExceeded | None:
     """Say which limit is in the way. Where both rows are full, the volume type's is named: it is the narrower one."""
     for key in sorted(rows, reverse=True):
         row, limits = rows[key], _limits_of(rows[key], defaults)
@@ -174,10 +190,7 @@ def _exceeded(
                     project_id=project_id,
                     volume_type_id=key or None,
                 )
-    # It was full when it was counted and is not any more: somebody else gave quota back in between.
-    return exception.QuotaExceeded(
-        f"The quota of the project {project_id!r} was exceeded at that moment", hint="Send the request again"
-    )
+    return None
 
 
 def get(
