@@ -107,5 +107,5 @@ TIERS = (
     ),
     Tier("fabric", "tests/fabric/inside", env=EVENTLET, needs=(QEMU,), guest=FABRIC, minutes=25, on_request=True),
     Tier("simulation", "tests/simulation", env=THREADING, optional=True, minutes=45),
-    Tier("chaos", "tests/chaos", env=EVENTLET, optional=True, minutes=45),
+    Tier("chaos", "tests/chaos", options=BRIEF, env=EVENTLET, optional=True, minutes=45),
 )

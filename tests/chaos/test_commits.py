@@ -27,6 +27,8 @@ from volmgr.testing.invariants import violations
 from volmgr.testing.rig import Rig
 from volmgr.testing.servers import MariaDBServer, PostgreSQLServer
 
+pytest_plugins = ("volmgr.testing.servers.pytest_fixtures",)
+
 pytestmark = pytest.mark.timeout(600)
 
 CONNECTOR = {"initiator": "iqn.1993-08.org.debian:01:chaos", "ip": "127.0.0.1", "host": "compute"}

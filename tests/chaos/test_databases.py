@@ -17,6 +17,8 @@ from volmgr.testing.cutting_proxy import CuttingProxy
 from volmgr.testing.servers import MariaDBServer, PostgreSQLServer
 from volmgr.testing.waiting import wait_until
 
+pytest_plugins = ("volmgr.testing.servers.pytest_fixtures",)
+
 pytestmark = pytest.mark.timeout(600)
 
 CUTS, RESTARTS, REQUESTS = 12, 2, 15
