@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from volmgr import exception
+from volmgr import exception, states
 from volmgr.db import models
 from volmgr.drivers.lvm import LVMVolumeDriver
 from volmgr.drivers.options import Configuration
@@ -25,6 +25,7 @@ from volmgr.testing.invariants import violations
 from volmgr.testing.lab.commands import run
 from volmgr.testing.lab.loopgroup import LoopGroup, loop_group, read_device, write_device
 from volmgr.testing.rig import Rig
+from volmgr.testing.waiting import wait_until
 from volmgr.tools import lvm_dm
 from volmgr.types import MiB, OperationRecord, Volume
 
@@ -72,6 +73,16 @@ def failed(operation: OperationRecord | None) -> dict[str, Any]:
     assert operation is not None and operation.state == "failed", operation
     assert operation.error is not None and operation.error["hint"]
     return operation.error
+
+
+def settle(rig: Rig) -> None:
+    """Let what follows end: a wipe is tried again later where udev has the device open at the moment."""
+
+    def ended() -> bool:
+        rig.run()
+        return not [row for row in rig.rows(models.operations) if row["state"] in states.UNFINISHED]
+
+    wait_until(ended, 60, "the wipes have ended")
 
 
 def node(volume_id: str) -> Path:
@@ -154,6 +165,7 @@ class TestTheGroup:
         for each in (volume_id, other):
             operation = rig.do(volumes.DeleteVolume, volume_id=each)
             assert operation is not None and operation.state == "done"
+        settle(rig)
         assert violations(rig.database, rig.driver) == []
 
     def test_it_is_full(self, rig: Rig) -> None:
@@ -182,6 +194,7 @@ class TestTheVolume:
             assert status(rig, volume_id) == "available"
         operation = rig.do(volumes.DeleteVolume, volume_id=volume_id)
         assert operation is not None and operation.state == "done"
+        settle(rig)
         assert violations(rig.database, rig.driver) == []
 
     def test_it_was_removed_by_hand(self, rig: Rig) -> None:
@@ -199,6 +212,7 @@ class TestTheVolume:
             rig.do(volumes.DeleteVolume, volume_id=volume_id),
         ):
             assert operation is not None and operation.state == "done"
+        settle(rig)
         assert violations(rig.database, rig.driver) == []
 
 
@@ -226,6 +240,7 @@ class TestTheSnapshot:
             rig.do(volumes.DeleteVolume, volume_id=other),
         ):
             assert operation is not None and operation.state == "done"
+        settle(rig)
         assert violations(rig.database, rig.driver) == []
 
 
