@@ -26,6 +26,8 @@ from volmgr.testing.storpool.process import StorPoolServer
 from volmgr.testing.waiting import wait_until
 from volmgr.types import ObservedObject
 
+pytestmark = pytest.mark.extended
+
 STORIES = ("create", "create-clone", "delete", "extend", "snapshot")
 PREFIX = "os"
 
