@@ -151,7 +151,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_storage_without_room_refuses_and_leaves_nothing(make_stage: Callable[..., Stage], small_disk: Path) -> None:
     require("tgtd", "tgt")
-    backend = {**(backend_of("file", free_port()) or {}), "file_store_path": str(small_disk)}
+    backend = {
+        **(backend_of("file", free_port()) or {}),
+        "file_store_path": str(small_disk),
+        "max_over_subscription_ratio": 1000,  # or nothing would be placed there
+    }
 
     def outside(daemon: Daemon, **options: Any) -> Outside:
         made = Outside(daemon, **options)
