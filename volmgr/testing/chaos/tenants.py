@@ -22,6 +22,7 @@ from volmgr.testing.chaos.iscsi import write as write_by_iscsi
 from volmgr.testing.chaos.scenarios import CONNECTOR
 from volmgr.testing.chaos.stage import Stage, do
 from volmgr.testing.daemon import Client
+from volmgr.testing.waiting import wait_until
 
 PATIENCE_SECONDS = 90.0
 PAUSE = 0.05
@@ -231,7 +232,12 @@ class Tenant(Actor):
             time.sleep(PAUSE)
 
     def _object_of(self, volume_id: str) -> str:
-        return self.stage.outside.object_of("volume", volume_id)
+        """Return what SQL has as the volume's object, once the database answers: its death may be what is tried."""
+        found = wait_until(
+            lambda: self.stage.outside.object_of("volume", volume_id),
+            PATIENCE_SECONDS, "the database answers", retry_on=exception.BackendDown,
+        )
+        return str(found)
 
 
 class Vandal(Actor):
