@@ -26,16 +26,22 @@ class Turns:
 
         :param timeout: seconds, for the line and again for the turn. :param urgent: pass the line.
         """
-        if not urgent:
-            if not self._line.acquire(timeout=timeout):
-                return False
-            time.sleep(0)
-        if not self._turn.acquire(timeout=timeout):
-            if not urgent:
-                self._line.release()
+        if urgent:
+            got = self._turn.acquire(timeout=timeout)
+        elif not self._line.acquire(timeout=timeout):
             return False
-        self._from_line = not urgent
-        return True
+        else:
+            got = False
+            try:
+                time.sleep(0)
+                got = self._turn.acquire(timeout=timeout)
+            finally:
+                # Also when the thread is ended in there: whoever stands behind it would wait for ever.
+                if not got:
+                    self._line.release()
+        if got:
+            self._from_line = not urgent
+        return got
 
     def release(self) -> None:
         """End the turn."""

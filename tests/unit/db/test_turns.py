@@ -46,3 +46,19 @@ def test_a_patience_that_ends_leaves_the_line(urgent: bool) -> None:
     for _ in range(2):
         assert turns.acquire(1, urgent=urgent)
         turns.release()
+
+
+def test_a_thread_that_is_ended_in_the_line_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended(BaseException):
+        pass
+
+    def end(_seconds: float) -> None:
+        raise Ended
+
+    turns = Turns()
+    with monkeypatch.context() as patched:
+        patched.setattr("volmgr.db.turns.time.sleep", end)
+        with pytest.raises(Ended):
+            turns.acquire(1)
+    assert turns.acquire(1)
+    turns.release()
