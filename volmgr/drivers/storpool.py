@@ -7,6 +7,7 @@ it hands out reads as zeros. Whether a call whose answer was lost has done its w
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -18,6 +19,7 @@ from volmgr.drivers.storpool_copy import OWN_TAGS, StorPoolCopying, global_name
 from volmgr.drivers.storpool_move import StorPoolMoving
 from volmgr.types import GiB, ModelUpdate, ObservedObject, Snapshot, Volume
 
+LOG = logging.getLogger(__name__)
 Connector = Mapping[str, Any]
 
 
@@ -71,7 +73,7 @@ class StorPoolDriver(StorPoolMoving, StorPoolCopying, ObserveVD):
             except exception.Busy as error:
                 raise _volume_busy(name, error) from error
             except exception.NotFound:
-                pass
+                LOG.info("The volume %s was gone before it was deleted", name)
         self._delete_snapshot(self._name("clone", volume.name_id))
 
     def extend_volume(self, volume: Volume, new_size: int) -> None:
