@@ -298,7 +298,7 @@ class Dispatcher(Steering):
         self._bell.set()
 
     def _enqueue(
-        self, record: types.OperationRecord, known: dict[str, types.Volume | types.Snapshot] | None = None
+        self, record: types.OperationRecord, known: dict[str, types.Resource] | None = None
     ) -> None:
         active = Active()
         if record.cancel:

@@ -252,6 +252,31 @@ class SnapshotNotFound(NotFound):
     sentence = "The snapshot {id} could not be found"
 
 
+class GroupNotFound(NotFound):
+    code = "GroupNotFound"
+    default_message = "There is no consistency group {id}"
+
+
+class CgSnapshotNotFound(NotFound):
+    code = "CgSnapshotNotFound"
+    default_message = "There is no cgsnapshot {id}"
+
+
+class BackupNotFound(NotFound):
+    code = "BackupNotFound"
+    default_message = "There is no backup {id}"
+
+
+class TransferNotFound(NotFound):
+    code = "TransferNotFound"
+    default_message = "There is no transfer {id}"
+
+
+class ImageNotFound(NotFound):
+    code = "ImageNotFound"
+    default_message = "There is no image {id} in the store {store}"
+
+
 class AttachmentNotFound(NotFound):
     code = "volmgr.not_found.attachment"
     sentence = "The attachment {id} could not be found"

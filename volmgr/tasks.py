@@ -77,7 +77,7 @@ class Task:
         backend: Backend,
         clock: Clock,
         active: Active,
-        known: dict[str, types.Volume | types.Snapshot] | None = None,
+        known: dict[str, types.Resource] | None = None,
     ) -> None:
         self.operation = operation
         self.database = database
@@ -136,17 +136,38 @@ class Task:
             self._known[snapshot_id] = found
         return found
 
-    def _read(self, resource: str, resource_id: str) -> types.Volume | types.Snapshot | None:
+    def group(self, group_id: str) -> types.Group:
+        """Return a group as it was when it was claimed, or as SQL has it now."""
+        found = self._known.get(group_id) or self._read("group", group_id)
+        if not isinstance(found, types.Group):
+            raise exception.GroupNotFound(id=group_id)
+        return found
+
+    def cgsnapshot(self, cgsnapshot_id: str) -> types.CgSnapshot:
+        """Return a cgsnapshot as it was when it was claimed, or as SQL has it now."""
+        found = self._known.get(cgsnapshot_id) or self._read("cgsnapshot", cgsnapshot_id)
+        if not isinstance(found, types.CgSnapshot):
+            raise exception.CgSnapshotNotFound(id=cgsnapshot_id)
+        return found
+
+    def backup(self, backup_id: str) -> types.Backup:
+        """Return a backup as it was when it was claimed, or as SQL has it now."""
+        found = self._known.get(backup_id) or self._read("backup", backup_id)
+        if not isinstance(found, types.Backup):
+            raise exception.BackupNotFound(id=backup_id)
+        return found
+
+    def _read(self, resource: str, resource_id: str) -> types.Resource | None:
         with self.database.reader() as conn:
             row = claims.row(conn, resource, resource_id)
         if row is None:
             return None
         if resource == "volume":
-            found: Any = records.volume(row, self.backend.types(row.volume_type_id))
+            found: types.Resource = records.volume(row, self.backend.types(row.volume_type_id))
         else:
-            found = records.snapshot(row)
+            found = records.OF[resource](row)
         self._known[resource_id] = found
-        return found  # type: ignore[no-any-return]
+        return found
 
     def check(self) -> None:
         """Return unless the operation is to stop; past its pivot it never is.
@@ -220,7 +241,7 @@ class Runner:
         self,
         record: types.OperationRecord,
         active: Active,
-        known: dict[str, types.Volume | types.Snapshot] | None = None,
+        known: dict[str, types.Resource] | None = None,
     ) -> None:
         """Run an operation to its end, or set it aside; it must be this worker's (state running or undoing).
 

@@ -200,6 +200,80 @@ class Snapshot(Record):
 
 
 @dataclass(frozen=True)
+class Group(Record):
+    """A consistency group as SQL holds it; ``volume_types`` are the ids that its members may have, empty means any."""
+
+    id: str
+    status: str = "creating"
+    project_id: str | None = None
+    user_id: str | None = None
+    display_name: str | None = None
+    display_description: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    host: str | None = None
+    volume_types: tuple[str, ...] = ()
+    availability_zone: str | None = None
+    cgsnapshot_id: str | None = None
+    source_group_id: str | None = None
+    operation_id: str | None = None
+    use_count: int = 0
+    created_at: datetime.datetime | None = None
+    updated_at: datetime.datetime | None = None
+
+
+@dataclass(frozen=True)
+class CgSnapshot(Record):
+    """A snapshot of a consistency group as SQL holds it; its members are snapshots of their own."""
+
+    id: str
+    group_id: str
+    status: str = "creating"
+    project_id: str | None = None
+    user_id: str | None = None
+    display_name: str | None = None
+    display_description: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    host: str | None = None
+    operation_id: str | None = None
+    use_count: int = 0
+    created_at: datetime.datetime | None = None
+    updated_at: datetime.datetime | None = None
+
+    @property
+    def consistencygroup_id(self) -> str:
+        """The group's id, as drivers of this tree call it."""
+        return self.group_id
+
+
+@dataclass(frozen=True)
+class Backup(Record):
+    """A copy of a volume in a store, as SQL holds it; ``size`` is the volume's, in GiB."""
+
+    id: str
+    volume_id: str
+    size: int
+    store: str
+    status: str = "creating"
+    snapshot_id: str | None = None
+    parent_id: str | None = None
+    container: str | None = None
+    object_count: int = 0
+    stored_bytes: int = 0
+    service_data: Mapping[str, Any] | None = None
+    data_at: datetime.datetime | None = None
+    project_id: str | None = None
+    user_id: str | None = None
+    display_name: str | None = None
+    display_description: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    host: str | None = None
+    operation_id: str | None = None
+    use_count: int = 0
+    created_at: datetime.datetime | None = None
+    updated_at: datetime.datetime | None = None
+
+
+@dataclass(frozen=True)
 class Attachment(Record):
     """Who uses a volume: an instance, or a host."""
 
@@ -231,6 +305,9 @@ class StoredObject(Record):
     trashed_at: datetime.datetime | None = None
     former: Mapping[str, Any] | None = None
 
+
+#: what an operation can hold.
+Resource = Volume | Snapshot | Group | CgSnapshot | Backup
 
 # --- targets ------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,13 @@ from volmgr.db import types as volume_types
 from volmgr.db.shelves import Shelves
 
 #: the error for a resource that is not there, or is not the caller's to see.
-MISSING = {"volume": exception.VolumeNotFound, "snapshot": exception.SnapshotNotFound}
+MISSING: dict[str, type[exception.NotFound]] = {
+    "volume": exception.VolumeNotFound,
+    "snapshot": exception.SnapshotNotFound,
+    "group": exception.GroupNotFound,
+    "cgsnapshot": exception.CgSnapshotNotFound,
+    "backup": exception.BackupNotFound,
+}
 _INSERT_VOLUME = sa.insert(models.volumes)
 _INSERT_SNAPSHOT = sa.insert(models.snapshots)
 _INSERT_OBJECT = sa.insert(models.objects)
@@ -105,6 +111,8 @@ class Admitting:
         self.held: list[dict[str, Any]] = []
         self._volumes: dict[str, types.Volume] = {}
         self._snapshots: dict[str, types.Snapshot] = {}
+        #: what is held and has no storage of its own: groups, cgsnapshots, backups.
+        self._others: dict[str, types.Resource] = {}
         self._charges: list[tuple[str | None, str | None, dict[str, int]]] = []
         self._reserved: list[tuple[Sequence[str], str]] = []
 
@@ -125,8 +133,10 @@ class Admitting:
             self.held.append(claim.to_json())
             if claim.resource == "volume":
                 self._volumes[claim.id] = records.volume(row)
-            else:
+            elif claim.resource == "snapshot":
                 self._snapshots[claim.id] = records.snapshot(row)
+            else:
+                self._others[claim.id] = records.OF[claim.resource](row)
         return None
 
     def _own(self, resource: str, row: Any) -> None:
@@ -140,6 +150,36 @@ class Admitting:
     def snapshot(self, snapshot_id: str) -> types.Snapshot:
         """Return a claimed snapshot."""
         return self._snapshots[snapshot_id]
+
+    def group(self, group_id: str) -> types.Group:
+        """Return a claimed group, or one that was just made."""
+        found = self._others[group_id]
+        assert isinstance(found, types.Group)
+        return found
+
+    def cgsnapshot(self, cgsnapshot_id: str) -> types.CgSnapshot:
+        """Return a claimed cgsnapshot, or one that was just made."""
+        found = self._others[cgsnapshot_id]
+        assert isinstance(found, types.CgSnapshot)
+        return found
+
+    def backup(self, backup_id: str) -> types.Backup:
+        """Return a claimed backup, or one that was just made."""
+        found = self._others[backup_id]
+        assert isinstance(found, types.Backup)
+        return found
+
+    def peek(self, resource: str, resource_id: str) -> types.Resource:
+        """Return a claimed group, cgsnapshot or backup, or read one that is not claimed yet.
+
+        :raises NotFound: there is none, or it is another project's.
+        """
+        if (found := self._others.get(resource_id)) is not None:
+            return found
+        if (row := claims.row(self.conn, resource, resource_id)) is None:
+            raise MISSING[resource](id=resource_id)
+        self._own(resource, row)
+        return records.OF[resource](row)
 
     def peek_volume(self, volume_id: str) -> types.Volume:
         """Return a claimed volume, or read one that is not claimed yet.
@@ -187,9 +227,9 @@ class Admitting:
         return [self._snapshots[row.id] for row in rows]
 
     @property
-    def claimed(self) -> dict[str, types.Volume | types.Snapshot]:
+    def claimed(self) -> dict[str, types.Resource]:
         """All claimed records by id, for the run that follows."""
-        return {**self._volumes, **self._snapshots}
+        return {**self._volumes, **self._snapshots, **self._others}
 
     # --- rows -----------------------------------------------------------------------------------------------------
 
@@ -280,6 +320,27 @@ class Admitting:
         row = {**_EMPTY_SNAPSHOT, **values, "serial": self.insert_object("snapshot", snapshot_id, snapshot_id, size)}
         row["metadata"] = row["metadata"] or {}
         self._snapshots[snapshot_id] = types.Snapshot(**row, volume=of)
+
+    def insert_held(self, resource: str, resource_id: str, **columns: Any) -> types.Resource:
+        """Make the row of a group, a cgsnapshot or a backup, held by this operation; returns its record.
+
+        :param columns: what is not the same for all of them; ``host`` is this worker's unless given.
+        """
+        values = {
+            "id": resource_id,
+            "status": "creating",
+            "host": self.settings.place,
+            "project_id": self.project_id,
+            "user_id": self.user_id,
+            "operation_id": self.operation_id,
+            "created_at": self.now,
+            **columns,
+        }
+        self.conn.execute(sa.insert(claims.TABLES[resource]), values)
+        self.held.append({"resource": resource, "id": resource_id, "exclusive": True})
+        row = claims.row(self.conn, resource, resource_id)
+        self._others[resource_id] = records.OF[resource](row)
+        return self._others[resource_id]
 
     def grow(self, resource: str, resource_id: str, size: int) -> None:
         """Give a resource that waited to be made at least ``size`` GiB, as its source has grown meanwhile."""

@@ -18,10 +18,21 @@ from sqlalchemy.engine import Connection
 from volmgr import states, types
 from volmgr.db import models, records
 
-TABLES: dict[str, sa.Table] = {"volume": models.volumes, "snapshot": models.snapshots}
+TABLES: dict[str, sa.Table] = {
+    "volume": models.volumes,
+    "snapshot": models.snapshots,
+    "group": models.groups,
+    "cgsnapshot": models.cgsnapshots,
+    "backup": models.backups,
+}
+#: those that an object embodies, and that can be exported.
+STORED = ("volume", "snapshot")
 COLUMNS: dict[str, tuple[sa.Column[Any], ...]] = {
     "volume": records.VOLUME_COLUMNS,
     "snapshot": records.SNAPSHOT_COLUMNS,
+    "group": records.GROUP_COLUMNS,
+    "cgsnapshot": records.CGSNAPSHOT_COLUMNS,
+    "backup": records.BACKUP_COLUMNS,
 }
 
 _RANKS = ("attached", "attaching", "detaching", "reserved")

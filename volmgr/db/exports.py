@@ -31,8 +31,8 @@ def _joined(resource: str) -> sa.Select[Any]:
     )
 
 
-_SELECT = {resource: _joined(resource) for resource in claims.TABLES}
-_LOCKED = {resource: _joined(resource).with_for_update(of=claims.TABLES[resource]) for resource in claims.TABLES}
+_SELECT = {resource: _joined(resource) for resource in claims.STORED}
+_LOCKED = {resource: _joined(resource).with_for_update(of=claims.TABLES[resource]) for resource in claims.STORED}
 _GRANTS = sa.select(_G).where(_G.c.resource_id == sa.bindparam("export_id")).order_by(_G.c.created_at, _G.c.id)
 _INSERT = sa.insert(_E)
 _INSERT_GRANT = sa.insert(_G)

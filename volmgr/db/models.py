@@ -96,6 +96,7 @@ volumes = sa.Table(
     sa.Column("driver_data", sa.Text, nullable=True),
     sa.Column("launched_at", _time(), nullable=True),
     sa.Index(None, "host"),
+    sa.Index(None, "group_id"),
     sa.Index(None, "project_id", "created_at", "id"),
     sa.Index(None, "created_at", "id"),
 )
@@ -113,6 +114,7 @@ snapshots = sa.Table(
     sa.Column("cgsnapshot_id", sa.String(36), nullable=True),
     sa.Column("volume_type_id", sa.String(36), nullable=True),
     sa.Index(None, "volume_id"),
+    sa.Index(None, "cgsnapshot_id"),
     sa.Index(None, "host"),
     sa.Index(None, "project_id", "created_at", "id"),
     sa.Index(None, "created_at", "id"),
@@ -247,6 +249,100 @@ operations = sa.Table(
     sa.Index(None, "host", "state", "not_before"),
     sa.Index(None, "resource_id", "created_at"),
     sa.Index(None, "finished_at"),
+)
+
+def _held() -> list[sa.Column[Any]]:
+    """What a resource without storage of its own has: the operation that holds it, and how many share it."""
+    return [
+        sa.Column("operation_id", sa.String(36), nullable=True),
+        sa.Column("use_count", sa.Integer, nullable=False, server_default="0"),
+    ]
+
+
+# Consistency groups: volumes whose snapshots are taken at one instant. A member has the group's id in its own row.
+groups = sa.Table(
+    "groups",
+    metadata,
+    _id(primary_key=True),
+    *_ownership(),
+    *_held(),
+    sa.Column("status", sa.String(32), nullable=False),
+    sa.Column("volume_types", Json, nullable=True),
+    sa.Column("availability_zone", sa.String(255), nullable=True),
+    sa.Column("cgsnapshot_id", sa.String(36), nullable=True),
+    sa.Column("source_group_id", sa.String(36), nullable=True),
+    sa.Index(None, "host"),
+    sa.Index(None, "project_id", "created_at", "id"),
+)
+
+# Snapshots of groups. A member snapshot has the cgsnapshot's id in its own row.
+cgsnapshots = sa.Table(
+    "cgsnapshots",
+    metadata,
+    _id(primary_key=True),
+    *_ownership(),
+    *_held(),
+    sa.Column("group_id", sa.String(36), nullable=False),
+    sa.Column("status", sa.String(32), nullable=False),
+    sa.Index(None, "group_id"),
+    sa.Index(None, "host"),
+    sa.Index(None, "project_id", "created_at", "id"),
+)
+
+# Copies of volumes in a store. ``parent_id`` is the backup that an incremental one builds on; ``service_data`` is the
+# store's own. ``host`` is empty where every worker reaches the store.
+backups = sa.Table(
+    "backups",
+    metadata,
+    _id(primary_key=True),
+    *_ownership(),
+    *_held(),
+    sa.Column("status", sa.String(32), nullable=False),
+    sa.Column("volume_id", sa.String(36), nullable=False),
+    sa.Column("snapshot_id", sa.String(36), nullable=True),
+    sa.Column("parent_id", sa.String(36), nullable=True),
+    sa.Column("store", sa.String(64), nullable=False),
+    sa.Column("container", sa.String(255), nullable=True),
+    sa.Column("size", sa.Integer, nullable=False, comment="GiB"),
+    sa.Column("object_count", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("stored_bytes", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("service_data", Json, nullable=True),
+    sa.Column("data_at", _time(), nullable=True),
+    sa.Index(None, "volume_id"),
+    sa.Index(None, "parent_id"),
+    sa.Index(None, "project_id", "created_at", "id"),
+)
+
+# Offers of a volume to another project. The key itself is never stored, only its salted hash.
+transfers = sa.Table(
+    "transfers",
+    metadata,
+    _id(primary_key=True),
+    _id("volume_id", nullable=False),
+    sa.Column("display_name", sa.String(255), nullable=True),
+    sa.Column("project_id", sa.String(255), nullable=True),
+    sa.Column("user_id", sa.String(255), nullable=True),
+    sa.Column("salt", sa.String(64), nullable=False),
+    sa.Column("key_hash", sa.String(128), nullable=False),
+    sa.Column("created_at", _time(), nullable=False),
+    sa.Column("expires_at", _time(), nullable=True),
+    sa.UniqueConstraint("volume_id"),
+    sa.Index(None, "project_id", "created_at", "id"),
+)
+
+# Images that a backend keeps as objects of its own, to clone volumes from; the least recently used goes first.
+# ``version`` tells whether the image in the store is still the one that was kept.
+image_cache = sa.Table(
+    "image_cache",
+    metadata,
+    sa.Column("host", sa.String(255), primary_key=True),
+    sa.Column("image_id", sa.String(255), primary_key=True),
+    _id("volume_id", nullable=False),
+    sa.Column("version", sa.String(255), nullable=True),
+    sa.Column("size", sa.Integer, nullable=False, comment="GiB"),
+    sa.Column("created_at", _time(), nullable=False),
+    sa.Column("used_at", _time(), nullable=False),
+    sa.UniqueConstraint("volume_id"),
 )
 
 # Where is and should be differ, as the last audit of each worker saw it; ``created_at`` is when it was first seen.

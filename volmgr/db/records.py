@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+from collections.abc import Callable
 from typing import Any
 
 from volmgr import types
@@ -12,6 +13,9 @@ from volmgr.db import models
 
 VOLUME_COLUMNS = tuple(column for column in models.volumes.c if column.name != "provider_auth")
 SNAPSHOT_COLUMNS = tuple(column for column in models.snapshots.c if column.name != "provider_auth")
+GROUP_COLUMNS = tuple(models.groups.c)
+CGSNAPSHOT_COLUMNS = tuple(models.cgsnapshots.c)
+BACKUP_COLUMNS = tuple(models.backups.c)
 
 
 def _attach_status(status: str) -> str:
@@ -31,6 +35,38 @@ def snapshot(row: Any, of: types.Volume | None = None) -> types.Snapshot:
     values = dict(row._mapping)
     values["metadata"] = values["metadata"] or {}
     return types.Snapshot(**values, volume=of)
+
+
+def group(row: Any) -> types.Group:
+    """Return the record of a row of ``groups``."""
+    values = dict(row._mapping)
+    values["metadata"] = values["metadata"] or {}
+    values["volume_types"] = tuple(values["volume_types"] or ())
+    return types.Group(**values)
+
+
+def cgsnapshot(row: Any) -> types.CgSnapshot:
+    """Return the record of a row of ``cgsnapshots``."""
+    values = dict(row._mapping)
+    values["metadata"] = values["metadata"] or {}
+    return types.CgSnapshot(**values)
+
+
+def backup(row: Any) -> types.Backup:
+    """Return the record of a row of ``backups``."""
+    values = dict(row._mapping)
+    values["metadata"] = values["metadata"] or {}
+    return types.Backup(**values)
+
+
+#: by noun, what makes the record of a row of something that an operation can hold.
+OF: dict[str, Callable[[Any], types.Resource]] = {
+    "volume": volume,
+    "snapshot": snapshot,
+    "group": group,
+    "cgsnapshot": cgsnapshot,
+    "backup": backup,
+}
 
 
 def attachment(row: Any) -> types.Attachment:

@@ -22,7 +22,7 @@ from volmgr.db import faults, models
 from volmgr.db.engine import Database
 
 #: The revisions that this code knows, oldest first. They are numbers, so that code can tell older from newer.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 HEAD = REVISIONS[-1]
 #: The oldest revision whose code may still run on the schema of HEAD.
 OLDEST_CODE = "0001"

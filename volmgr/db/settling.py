@@ -79,7 +79,8 @@ def recount(conn: Connection, project_id: str) -> list[dict[str, Any]]:
 def forget_object(conn: Connection, object_id: str) -> bool:
     """Remove the row of an object that embodies nothing; returns whether it was there and did not."""
     table = models.objects
-    embodied = [sa.exists().where(other.c.object_id == object_id) for other in claims.TABLES.values()]
+    tables = [claims.TABLES[noun] for noun in claims.STORED]
+    embodied = [sa.exists().where(other.c.object_id == object_id) for other in tables]
     statement = sa.delete(table).where(table.c.id == object_id, *(~item for item in embodied))
     return bool(conn.execute(statement).rowcount)
 

@@ -27,7 +27,13 @@ if TYPE_CHECKING:
     from volmgr.tasks import Backend, Task
     from volmgr.types import Volume
 
-MACHINES = {"volume": states.VOLUME, "snapshot": states.SNAPSHOT}
+MACHINES = {
+    "volume": states.VOLUME,
+    "snapshot": states.SNAPSHOT,
+    "group": states.CONSISTENCY_GROUP,
+    "cgsnapshot": states.CGSNAPSHOT,
+    "backup": states.BACKUP,
+}
 
 
 class Lane(enum.StrEnum):
@@ -59,7 +65,7 @@ class Policy(enum.StrEnum):
 class Claim:
     """A hold on one resource.
 
-    :param resource: ``volume`` or ``snapshot``.
+    :param resource: the noun, one of :data:`MACHINES`; rows are locked in that order.
     :param event: the event of the resource's state machine; it gives the allowed statuses, and the status meanwhile.
     :param exclusive: else shared: the resource keeps its status and cannot be claimed exclusively meanwhile.
     :param childless: the volume must have no snapshots.
@@ -210,7 +216,7 @@ class Operation(abc.ABC, Generic[A]):
         """Write that the operation goes on at another place."""
 
     def claims(self) -> Sequence[Claim]:
-        """What must be held, in the order volume, snapshot."""
+        """What must be held, in the order of :data:`MACHINES`."""
         return ()
 
     def admit(self, tx: Admitting) -> None:

@@ -20,7 +20,13 @@ from volmgr.db import models
 from volmgr.db.engine import Database, utcnow
 from volmgr.types import ObservedExport, ObservedObject
 
-_MACHINES = (("volume", models.volumes, states.VOLUME), ("snapshot", models.snapshots, states.SNAPSHOT))
+_MACHINES = (
+    ("volume", models.volumes, states.VOLUME),
+    ("snapshot", models.snapshots, states.SNAPSHOT),
+    ("group", models.groups, states.CONSISTENCY_GROUP),
+    ("cgsnapshot", models.cgsnapshots, states.CGSNAPSHOT),
+    ("backup", models.backups, states.BACKUP),
+)
 
 
 def violations(
