@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the test tiers one after the other and says what passed, what failed and what could not run here and why.
+"""Runs the test tiers and says what passed, what failed and what could not run here and why.
 
-Each tier is a process with a deadline of its own, its output goes to the terminal and its JUnit XML to build/test. The
-last line is always ``N passed, N failed, N skipped``, summed over all tests. Under ``--strict`` (also ``CI`` or
-``VOLMGR_STRICT=1``) whatever could not run counts as failed. What the tiers are is in tiers.py; this module knows only
-how to run one.
+Each tier is a process with a deadline of its own, its output goes to the terminal and its JUnit XML to build/test. They
+run one after the other, but for those with a guest: a guest uses one processor, so they run beside the others, and what
+they print comes at the end. The last line is always ``N passed, N failed, N skipped``, summed over all tests. Under
+``--strict`` (also ``CI`` or ``VOLMGR_STRICT=1``) whatever could not run counts as failed. What the tiers are is in
+tiers.py; this module knows only how to run them.
 """
 
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
@@ -30,6 +33,8 @@ NO_TESTS_COLLECTED = 5
 NOT_APPLICABLE = "does not apply: "
 TIMED_OUT = 124
 GRACE_SECONDS = 10.0
+#: the tiers' processes, so that an interrupted run ends those of its other thread, too.
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 @dataclass
@@ -99,19 +104,26 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait(GRACE_SECONDS)
 
 
-def execute(argv: Sequence[str], environment: Mapping[str, str], seconds: float) -> int:
+def execute(argv: Sequence[str], environment: Mapping[str, str], seconds: float, output: Path | None = None) -> int:
     """Run a command in the checkout.
 
-    :param seconds: its deadline; then its whole process group is ended.
+    :param seconds: its deadline; then its whole process group is ended. :param output: a file instead of the terminal.
     :returns: its exit status, :data:`TIMED_OUT` at the deadline.
     """
-    process = subprocess.Popen(argv, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return TIMED_OUT
-    finally:
-        _end(process)
+    with contextlib.ExitStack() as stack:
+        where = stack.enter_context(output.open("wb")) if output is not None else None
+        process = subprocess.Popen(
+            argv, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=where, stderr=where,
+            start_new_session=True,
+        )
+        _running.add(process)
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return TIMED_OUT
+        finally:
+            _end(process)
+            _running.discard(process)
 
 
 def read_report(result: Result, junit: Path) -> None:
@@ -129,20 +141,22 @@ def read_report(result: Result, junit: Path) -> None:
             result.passed += 1
 
 
-def run(tier: Tier, strict: bool, extra: Sequence[str]) -> Result:
+def run(tier: Tier, strict: bool, extra: Sequence[str], output: Path | None = None) -> Result:
     """Run one tier.
 
     :param strict: tests that cannot run fail.
     :param extra: further arguments of pytest.
+    :param output: a file for what it prints.
     """
     result = Result(tier, not_run=tier.absent(ROOT))
     if result.not_run:
         return result
-    print(f"\n=== {tier.name} ===", flush=True)
+    if output is None:
+        print(f"\n=== {tier.name} ===", flush=True)
     junit = BUILD / f"{tier.name}.xml"
     environment = {**os.environ, **tier.env, "VOLMGR_STRICT": "1" if strict else ""}
     started = time.monotonic()
-    status = execute(argv_of(tier, junit, extra), environment, tier.minutes * 60)
+    status = execute(argv_of(tier, junit, extra), environment, tier.minutes * 60, output)
     result.seconds = time.monotonic() - started
     if status == TIMED_OUT:
         result.complaint = f"not done after {tier.minutes:g} minutes"
@@ -160,6 +174,35 @@ def run(tier: Tier, strict: bool, extra: Sequence[str]) -> Result:
     if status not in (0, NO_TESTS_COLLECTED) and not result.failed:
         result.complaint = result.complaint or f"exit status {status}"
     return result
+
+
+def run_all(tiers: Sequence[Tier], strict: bool, extra: Sequence[str]) -> list[Result]:
+    """Run tiers, those with a guest beside the others; the results are in the order of ``tiers``."""
+    beside = [tier for tier in tiers if tier.beside]
+    if len(beside) in (0, len(tiers)):
+        return [run(tier, strict, extra) for tier in tiers]
+    interrupted = threading.Event()
+
+    def work() -> list[Result]:
+        return [run(tier, strict, extra, _log_of(tier)) for tier in beside if not interrupted.is_set()]
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        others = pool.submit(work)
+        try:
+            results = [run(tier, strict, extra) for tier in tiers if not tier.beside]
+            results += others.result()
+        finally:
+            interrupted.set()
+            for process in list(_running):
+                _end(process)
+    for tier in beside:
+        if _log_of(tier).exists():
+            print(f"\n=== {tier.name} ===\n{_log_of(tier).read_text(encoding='utf-8', errors='replace')}", flush=True)
+    return sorted(results, key=lambda result: tiers.index(result.tier))
+
+
+def _log_of(tier: Tier) -> Path:
+    return BUILD / f"{tier.name}.log"
 
 
 def summary(results: Sequence[Result], strict: bool) -> str:
@@ -212,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for old in BUILD.iterdir():
         if old.is_file():
             old.unlink()
-    results = [run(tier, strict, options.pytest_args) for tier in wanted]
+    results = run_all(wanted, strict, options.pytest_args)
     report = summary(results, strict)
     print(f"\n{report}", flush=True)
     (BUILD / "summary").write_text(report + "\n", encoding="utf-8")

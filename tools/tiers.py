@@ -46,6 +46,7 @@ class Tier:
     :param env: environment of the run.
     :param needs: what must be there.
     :param guest: pytest runs in a guest with a kernel of its own, which this module starts.
+    :param beside: runs at the same time as those without this; a guest uses one processor.
     :param quick: part of ``--quick``.
     :param optional: no error while the folder is not there.
     :param on_request: runs only when it is named.
@@ -59,6 +60,7 @@ class Tier:
     env: dict[str, str] = field(default_factory=dict)
     needs: tuple[Need, ...] = ()
     guest: str = ""
+    beside: bool = False
     quick: bool = False
     optional: bool = False
     on_request: bool = False
@@ -99,8 +101,8 @@ TIERS = (
     Tier("functional-threading", "tests/functional", env=THREADING, minutes=45),
     Tier("postgresql", "tests", options=DATABASE, env=_on("postgresql"), needs=(POSTGRESQL,)),
     Tier("mariadb", "tests", options=DATABASE, env=_on("mariadb"), needs=(MARIADB,)),
-    Tier("lab-harness", "tests/lab", env=EVENTLET, needs=(UML,)),
-    Tier("lab", "tests/lab/inside", options=BRIEF, env=EVENTLET, needs=(UML,), guest=LAB, minutes=45),
+    Tier("lab-harness", "tests/lab", env=EVENTLET, needs=(UML,), beside=True),
+    Tier("lab", "tests/lab/inside", options=BRIEF, env=EVENTLET, needs=(UML,), guest=LAB, beside=True, minutes=60),
     Tier(
         "lab-extended", "tests/lab/inside", options=("-m", "extended"), env=EVENTLET, needs=(UML,), guest=LAB,
         minutes=90, on_request=True,

@@ -113,6 +113,13 @@ class VolumeManager(Administration, SchedulerDependentManager):
         if context.scope is not None:
             self.readers.visible(context, arguments)
 
+    def told(
+        self, context: RequestContext, verb: str, arguments: dict[str, Any], error: Exception | None = None
+    ) -> None:
+        """Tell whoever listens that a verb without an operation has been done, or has failed."""
+        if self.worker.notifications.enabled:
+            self.worker.notifications.answered(context, verb, arguments, error)
+
     # --- volumes --------------------------------------------------------------------------------------------------
 
     @journalled

@@ -29,6 +29,7 @@ from volmgr.db.shelves import Shelves
 from volmgr.dispatch import Dispatcher
 from volmgr.exports import Exports
 from volmgr.incarnation import Incarnation, command_of
+from volmgr.notifications import Notifications, Silence, open_notifications
 from volmgr.operations import placing
 from volmgr.operations.attachments import Attachments
 from volmgr.operations.base import Args, Operation
@@ -98,6 +99,7 @@ class Worker:
         self._bell: Any = None
         self._stats: dict[str, Any] = {}
         self._rebuilt = False
+        self.notifications: Notifications | Silence = Silence()
 
     def settings_of(self, name: str) -> Any:
         """Return an option of the deployment."""
@@ -114,6 +116,7 @@ class Worker:
         self.database = Database.from_config(self.conf.database, pool_size=self.conf.control_threads + 16)
         schema.prepare(self.database, embedded=self.conf.embedded)
         self.cipher = crypto.Cipher.open(self.conf.key_file, self.database)
+        self.notifications = open_notifications(self.conf, self.host, self.database.reader)
         if self.driver is None:
             self.target = self._load_target()
             self.driver = self._load_driver()
@@ -152,6 +155,7 @@ class Worker:
             self.types.find,
             self.placement,
             self.ring,
+            self.notifications,
         )
         self.dispatcher = Dispatcher(
             self.database,
@@ -486,6 +490,7 @@ class Worker:
             LOG.warning("%d operations are left to the next start", left)
         if self.target is not None:
             self.target.stop()
+        self.notifications.close()
         self.database.close()
         self.incarnation.release()
         return drained

@@ -24,6 +24,7 @@ from volmgr.db.admission import Settings
 from volmgr.db.closing import Closing
 from volmgr.db.engine import Database
 from volmgr.db.faults import CommitUnknown
+from volmgr.notifications import Notifications, Silence
 from volmgr.operations import registry
 from volmgr.operations.base import Operation, Step
 from volmgr.placement import Place, Placement
@@ -56,6 +57,8 @@ class Backend:
     placement: Placement | None = None
     #: wakes another worker, given its name.
     ring: Callable[[str], None] = lambda _host: None
+    #: tells whoever listens what happens.
+    notifications: Notifications | Silence = field(default_factory=Silence)
 
 
 @dataclass
@@ -113,6 +116,10 @@ class Task:
         """What the steps that are done returned, by step name."""
         found: dict[str, Any] = self.data.setdefault("results", {})
         return found
+
+    def known(self, resource_id: str) -> types.Resource | None:
+        """Return a resource as it was when it was claimed, if it was."""
+        return self._known.get(resource_id)
 
     def volume(self, volume_id: str) -> types.Volume:
         """Return a volume as it was when it was claimed, or as SQL has it now."""
@@ -273,6 +280,12 @@ class Runner:
         task = Task(record, database=self.database, backend=self.backend, clock=self.clock, active=Active())
         self._fail(cls(cls.args(**record.args)), task, error, final=final)
 
+    def _tell(self, word: str, task: Task, error: exception.VolmgrError | None = None) -> None:
+        """Tell whoever listens."""
+        if self.backend.notifications.enabled:
+            known = task.known(task.operation.resource_id)
+            self.backend.notifications.operation(word, task.operation, known, error)
+
     def _run(self, operation: Operation[Any], task: Task) -> None:
         steps = list(operation.steps(task))
         begun = next((i for i, step in enumerate(steps) if step.name == task.operation.step), 0)
@@ -286,6 +299,8 @@ class Runner:
         if task.operation.error is not None:
             self._undo(operation, task, steps[: begun + 1], exception.from_primitive(task.operation.error))
             return
+        if not recovering:
+            self._tell("start", task)
         error = self._forward(operation, task, steps, begun, recovering)
         if error is None:
             self._succeed(operation, task)
@@ -364,6 +379,7 @@ class Runner:
 
         self.settle(task, close, lambda found: found.finished)
         self.killpoint(f"{operation.verb}/-/closed")
+        self._tell("end", task)
         try:
             operation.committed(task)
         except exception.VolmgrError as error:
@@ -400,6 +416,7 @@ class Runner:
 
         self.settle(task, close, lambda found: found.finished)
         self.killpoint(f"{operation.verb}/-/failed")
+        self._tell("error", task, error)
 
     def settle(
         self, task: Task, write: Callable[[], None], is_done: Callable[[types.OperationRecord], bool]

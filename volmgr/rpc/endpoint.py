@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from volmgr import exception, validate
+from volmgr.notifications import ANSWERED
 from volmgr.validate import Check
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -38,7 +39,15 @@ def _endpoint(function: F, checks: dict[str, Check], *, connects: bool) -> F:
         if connects:
             self.ready()
             self.visible(context, bound.arguments)
-        return function(*bound.args, **bound.kwargs)
+        if function.__name__ not in ANSWERED:
+            return function(*bound.args, **bound.kwargs)
+        try:
+            answer = function(*bound.args, **bound.kwargs)
+        except exception.VolmgrError as error:
+            self.told(context, function.__name__, bound.arguments, error)
+            raise
+        self.told(context, function.__name__, bound.arguments)
+        return answer
 
     endpoint.exposed = True  # type: ignore[attr-defined]
     endpoint.checks = checks  # type: ignore[attr-defined]

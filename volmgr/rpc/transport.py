@@ -30,9 +30,25 @@ def get_transport(conf: cfg.ConfigOpts, url: str | None = None) -> oslo_messagin
     :param url: instead of ``transport_url``.
     """
     import oslo_messaging
+
+    _register(conf)
+    return oslo_messaging.get_rpc_transport(conf, url=url, allowed_remote_exmods=REMOTE_ERRORS)
+
+
+def get_notification_transport(conf: cfg.ConfigOpts) -> oslo_messaging.Transport:
+    """Return the transport of notifications: ``[oslo_messaging_notifications] transport_url``, or that of requests."""
+    import oslo_messaging
+    from oslo_messaging.notify import notifier
+
+    _register(conf)
+    conf.register_opts(notifier._notifier_opts, group="oslo_messaging_notifications")
+    url = conf.oslo_messaging_notifications.transport_url or conf.transport_url
+    return oslo_messaging.get_notification_transport(conf, url=url)
+
+
+def _register(conf: cfg.ConfigOpts) -> None:
     from oslo_messaging._metrics import client as metrics
     from oslo_messaging._tracing import client as tracing
 
     conf.register_opts(tracing.oslo_messaging_tracing, group="oslo_messaging_tracing")
     conf.register_opts(metrics.oslo_messaging_metrics, group="oslo_messaging_metrics")
-    return oslo_messaging.get_rpc_transport(conf, url=url, allowed_remote_exmods=REMOTE_ERRORS)
