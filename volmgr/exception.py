@@ -253,28 +253,28 @@ class SnapshotNotFound(NotFound):
 
 
 class GroupNotFound(NotFound):
-    code = "GroupNotFound"
-    default_message = "There is no consistency group {id}"
+    code = "volmgr.not_found.group"
+    sentence = "There is no consistency group {id}"
 
 
 class CgSnapshotNotFound(NotFound):
-    code = "CgSnapshotNotFound"
-    default_message = "There is no cgsnapshot {id}"
+    code = "volmgr.not_found.cgsnapshot"
+    sentence = "There is no cgsnapshot {id}"
 
 
 class BackupNotFound(NotFound):
-    code = "BackupNotFound"
-    default_message = "There is no backup {id}"
+    code = "volmgr.not_found.backup"
+    sentence = "There is no backup {id}"
 
 
 class TransferNotFound(NotFound):
-    code = "TransferNotFound"
-    default_message = "There is no transfer {id}"
+    code = "volmgr.not_found.transfer"
+    sentence = "There is no transfer {id}"
 
 
 class ImageNotFound(NotFound):
-    code = "ImageNotFound"
-    default_message = "There is no image {id} in the store {store}"
+    code = "volmgr.not_found.image"
+    sentence = "There is no image {id} in the store {store}"
 
 
 class AttachmentNotFound(NotFound):

@@ -113,10 +113,13 @@ class VolumeManager(Administration, SchedulerDependentManager):
         if context.scope is not None:
             self.readers.visible(context, arguments)
 
-    def told(
-        self, context: RequestContext, verb: str, arguments: dict[str, Any], error: Exception | None = None
+    def ended(
+        self, context: RequestContext, verb: str, arguments: dict[str, Any], began: float,
+        error: Exception | None = None,
     ) -> None:
-        """Tell whoever listens that a verb without an operation has been done, or has failed."""
+        """Let whoever watches know that a request has been answered; ``began`` is when, by ``time.monotonic()``."""
+        if self.worker.metrics.enabled:
+            self.worker.metrics.request(verb, began, error)
         if self.worker.notifications.enabled:
             self.worker.notifications.answered(context, verb, arguments, error)
 

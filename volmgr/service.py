@@ -20,7 +20,7 @@ from typing import Any
 import oslo_messaging
 
 from volmgr import context as ctx
-from volmgr import crypto, exception, reporting, systemd, types
+from volmgr import crypto, exception, health, reporting, systemd, types
 from volmgr.db import operations, reservations, schema, services
 from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
@@ -29,6 +29,7 @@ from volmgr.db.shelves import Shelves
 from volmgr.dispatch import Dispatcher
 from volmgr.exports import Exports
 from volmgr.incarnation import Incarnation, command_of
+from volmgr.metrics import Metrics, Unmeasured
 from volmgr.notifications import Notifications, Silence, open_notifications
 from volmgr.operations import placing
 from volmgr.operations.attachments import Attachments
@@ -98,8 +99,10 @@ class Worker:
         self._server: Any = None
         self._bell: Any = None
         self._stats: dict[str, Any] = {}
-        self._rebuilt = False
+        self.rebuilt = False
         self.notifications: Notifications | Silence = Silence()
+        self.metrics: Metrics | Unmeasured = Unmeasured()
+        self._health: Any = None
 
     def settings_of(self, name: str) -> Any:
         """Return an option of the deployment."""
@@ -117,12 +120,31 @@ class Worker:
         schema.prepare(self.database, embedded=self.conf.embedded)
         self.cipher = crypto.Cipher.open(self.conf.key_file, self.database)
         self.notifications = open_notifications(self.conf, self.host, self.database.reader)
+        self._watch()
         if self.driver is None:
             self.target = self._load_target()
             self.driver = self._load_driver()
         else:
             self.target = self.driver.target_driver
         self.assemble()
+
+    def _watch(self) -> None:
+        """Let the worker be measured and its health be seen, where a port is set for that."""
+        if not self.conf.metrics.port:
+            return
+        backends = self.conf.enabled_backends or [self.options.config_group]
+        self.metrics = Metrics(self)
+        port = self.conf.metrics.port + backends.index(self.options.config_group)
+        self._health = health.serve(self, self.metrics, str(self.conf.metrics.address), port)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the worker takes no more requests."""
+        return self._stopping.is_set()
+
+    def pools(self) -> list[dict[str, Any]]:
+        """Return what was last known of the backend's pools."""
+        return list(self._stats.get("pools") or ())
 
     def assemble(self) -> None:
         """Put together what works on the database with the driver: exports, journal, attachments."""
@@ -156,6 +178,7 @@ class Worker:
             self.placement,
             self.ring,
             self.notifications,
+            self.metrics,
         )
         self.dispatcher = Dispatcher(
             self.database,
@@ -303,7 +326,7 @@ class Worker:
             self._spawn(self.dispatcher.loop, "pump")
             self.dispatcher.ring()
             if self._insist(self.exports.rebuild, "Making the exports again"):
-                self._rebuilt = True
+                self.rebuilt = True
                 self._spawn(self._reconcile, "audit")
             self._insist(self._tell_rows, "Asking the driver about its volumes")
 
@@ -451,7 +474,7 @@ class Worker:
             return None
         try:
             self.target.check()
-            if self._rebuilt:
+            if self.rebuilt:
                 self.exports.restore_missing()
         except exception.VolmgrError as error:
             LOG.error("The target of %s does not answer: %s", self.host, error)
@@ -469,12 +492,10 @@ class Worker:
     def _feed(self, interval: float) -> None:
         """Feed systemd's watchdog while database and threads answer."""
         while not self._stopping.wait(interval):
-            try:
-                with self.database.reader() as conn:
-                    schema.current(conn)
+            if wrong := health.ailments(self):
+                LOG.error("The watchdog is not fed: %s", wrong)
+            else:
                 systemd.notify(WATCHDOG=1)
-            except Exception as error:
-                LOG.error("The watchdog is not fed: %s", error)
 
     def stop(self, timeout: float = 30.0) -> bool:
         """Drain: take no more requests, let what runs end; what does not is taken up by the next start.
@@ -491,6 +512,9 @@ class Worker:
         if self.target is not None:
             self.target.stop()
         self.notifications.close()
+        if self._health is not None:
+            self._health.shutdown()
+            self._health.server_close()
         self.database.close()
         self.incarnation.release()
         return drained

@@ -24,6 +24,7 @@ from volmgr.db.admission import Settings
 from volmgr.db.closing import Closing
 from volmgr.db.engine import Database
 from volmgr.db.faults import CommitUnknown
+from volmgr.metrics import Metrics, Unmeasured
 from volmgr.notifications import Notifications, Silence
 from volmgr.operations import registry
 from volmgr.operations.base import Operation, Step
@@ -59,6 +60,7 @@ class Backend:
     ring: Callable[[str], None] = lambda _host: None
     #: tells whoever listens what happens.
     notifications: Notifications | Silence = field(default_factory=Silence)
+    metrics: Metrics | Unmeasured = field(default_factory=Unmeasured)
 
 
 @dataclass
@@ -281,7 +283,9 @@ class Runner:
         self._fail(cls(cls.args(**record.args)), task, error, final=final)
 
     def _tell(self, word: str, task: Task, error: exception.VolmgrError | None = None) -> None:
-        """Tell whoever listens."""
+        """Tell whoever listens and measures."""
+        if word != "start" and self.backend.metrics.enabled:
+            self.backend.metrics.operation(task.operation, self.clock.now(), error)
         if self.backend.notifications.enabled:
             known = task.known(task.operation.resource_id)
             self.backend.notifications.operation(word, task.operation, known, error)

@@ -20,6 +20,7 @@ ALL = [cls for cls in exception._subclasses(exception.VolmgrError) if cls.__modu
 def test_codes_are_unique() -> None:
     codes = [cls.code for cls in ALL]
     assert len(codes) == len(set(codes))
+    assert [code for code in codes if not code.startswith("volmgr.")] == []
 
 
 @pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.__name__)

@@ -43,6 +43,7 @@ _RESIZE = (
     .where(models.objects.c.id == sa.bindparam("object_id"))
     .values(size_bytes=sa.bindparam("new_size"))
 )
+_LOCK_VOLUME = sa.select(models.volumes.c.id).where(models.volumes.c.id == sa.bindparam("claim_id")).with_for_update()
 _ROLE = (
     sa.update(models.objects)
     .where(models.objects.c.id == sa.bindparam("object_id"))
@@ -88,6 +89,10 @@ class Closing:
         if not settle:
             values["new_status"] = status or "available"
         values |= {"claim_id": resource_id, "claim_operation": self.operation.id, "now": self.now}
+        if settle and self.conn.dialect.name != "sqlite":
+            # On a server a statement sees the attachments as they were when it began, before it waited for the row:
+            # one that is being made at this moment has to be waited for by a statement of its own.
+            self.conn.execute(_LOCK_VOLUME, {"claim_id": resource_id})
         statement = _release(resource, settle, tuple(sorted(columns)))
         if not self.conn.execute(statement, values).rowcount:
             raise exception.LeaseLost(id=self.operation.id)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from volmgr import exception, validate
-from volmgr.notifications import ANSWERED
 from volmgr.validate import Check
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,8 +23,7 @@ def _endpoint(function: F, checks: dict[str, Check], *, connects: bool) -> F:
     takes_more = any(item.kind is item.VAR_KEYWORD for item in signature.parameters.values())
     known = set(signature.parameters) - {"self", "context"}
 
-    @functools.wraps(function)
-    def endpoint(self: Any, context: Any, /, *args: Any, **kwargs: Any) -> Any:
+    def bound_to(self: Any, context: Any, args: Any, kwargs: Any) -> inspect.BoundArguments:
         for key in kwargs:
             if key in ("self", "context") or (key not in known and not takes_more):
                 raise exception.Invalid(f"{validate.shorten(key)} is not an argument of this verb", field=str(key)[:60])
@@ -36,17 +35,22 @@ def _endpoint(function: F, checks: dict[str, Check], *, connects: bool) -> F:
         for name, check in checks.items():
             if name in bound.arguments:
                 bound.arguments[name] = check(name, bound.arguments[name])
-        if connects:
-            self.ready()
-            self.visible(context, bound.arguments)
-        if function.__name__ not in ANSWERED:
-            return function(*bound.args, **bound.kwargs)
+        return bound
+
+    @functools.wraps(function)
+    def endpoint(self: Any, context: Any, /, *args: Any, **kwargs: Any) -> Any:
+        began, checked = time.monotonic(), dict[str, Any]()
         try:
+            bound = bound_to(self, context, args, kwargs)
+            checked = bound.arguments
+            if connects:
+                self.ready()
+                self.visible(context, checked)
             answer = function(*bound.args, **bound.kwargs)
-        except exception.VolmgrError as error:
-            self.told(context, function.__name__, bound.arguments, error)
+        except Exception as error:
+            self.ended(context, function.__name__, checked, began, error)
             raise
-        self.told(context, function.__name__, bound.arguments)
+        self.ended(context, function.__name__, checked, began)
         return answer
 
     endpoint.exposed = True  # type: ignore[attr-defined]

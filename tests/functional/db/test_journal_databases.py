@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from volmgr import exception, states
+from volmgr import exception, states, types
 from volmgr.context import RequestContext
-from volmgr.db import models
+from volmgr.db import attachments, models
 from volmgr.db.engine import Database
 from volmgr.operations import snapshots, volumes
 from volmgr.operations.base import Operation
@@ -145,6 +145,46 @@ def in_threads(work: list[Callable[[], None]]) -> None:
         thread.join(WAIT)
     assert not any(thread.is_alive() for thread in threads)
     assert errors == []
+
+
+WAITING = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'",
+    "mysql": "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+}
+
+
+def test_an_attachment_that_is_made_while_an_operation_ends_is_in_the_status(rig: Rig) -> None:
+    question = WAITING.get(rig.database.engine.dialect.name)
+    if question is None:
+        pytest.skip("does not apply: SQLite has one writer at a time")
+    volume_id = new_id()
+    done(rig, volumes.CreateVolume, volume_id=volume_id, size=1)
+    locked, attached = threading.Event(), threading.Event()
+
+    def waits() -> bool:
+        with rig.database.reader() as conn:
+            return bool(conn.exec_driver_sql(question).scalar_one())
+
+    def attach() -> None:
+        with rig.database.writer() as conn:
+            attachments.lock_volume(conn, volume_id)
+            attachments.insert(conn, types.Attachment(new_id(), volume_id, "attached", created_at=rig.clock.now()))
+            attachments.settle(conn, volume_id, rig.clock.now())
+            locked.set()
+            wait_until(waits, WAIT, "the operation's end waits for the volume")
+        attached.set()
+
+    def before_the_end(point: str) -> None:
+        if point == "extend_volume/-/close":
+            threading.Thread(target=attach, daemon=True).start()
+            assert locked.wait(WAIT)
+
+    rig.dispatcher.runner.killpoint = before_the_end
+    done(rig, volumes.ExtendVolume, volume_id=volume_id, new_size=2)
+    assert attached.wait(WAIT)
+    (row,) = rig.rows(models.volumes, id=volume_id)
+    assert row["status"] == "in-use"
+    assert violations(rig.database, rig.driver) == []
 
 
 class Caller:

@@ -49,6 +49,9 @@ class Endpoint:
     def __init__(self, events: list[str]) -> None:
         self.events = events
 
+    def ended(self, *_: Any) -> None:
+        """Nobody watches."""
+
     @answered()
     def read(self, context: Any) -> None:
         self.events.append("run")
