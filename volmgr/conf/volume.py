@@ -41,7 +41,7 @@ OPTIONS: list[cfg.Opt] = [
         "never hands out unwiped.",
     ),
     cfg.IntOpt("volume_clear_size", default=0, min=0, help="MiB at the beginning of a volume to wipe; 0 for all."),
-    cfg.StrOpt("volume_clear_ionice", help="Priority of wiping, as arguments of ionice, such as -c3."),
+    cfg.StrOpt("volume_clear_ionice", help="I/O priority of wiping, as arguments of ionice, such as -c3."),
     cfg.StrOpt(
         "volume_dd_blocksize", default="1M", regex=r"\A[1-9][0-9]*[KMG]?\Z", help="Size of one write when copying."
     ),

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 
 from volmgr import exception
 from volmgr.concurrency import offload
+from volmgr.tools.ioprio import offloaded
 from volmgr.types import MiB
 
 BLKDISCARD, BLKZEROOUT = 0x1277, 0x127F
@@ -84,30 +85,33 @@ def size_of(fd: int) -> int:
     return os.lseek(fd, 0, os.SEEK_END)
 
 
-def unmap(path: str, progress: Progress, start: int = 0, end: int | None = None) -> bool:
+def unmap(
+    path: str, progress: Progress, start: int = 0, end: int | None = None, priority: int | None = None
+) -> bool:
     """Make a device read as zeros at once from ``start`` to ``end``, if its storage can do that without writing them.
 
+    :param priority: of the work's I/O, see :mod:`volmgr.tools.ioprio`.
     :returns: False if it cannot; then nothing is promised of its bytes.
     """
     with opened(path, write=True) as fd:
         end = size_of(fd) if end is None else min(end, size_of(fd))
         for position in range(start, end, UNMAP_CHUNK):
-            if not offload(_punch, fd, position, min(UNMAP_CHUNK, end - position)):
+            if not offloaded(priority, _punch, fd, position, min(UNMAP_CHUNK, end - position)):
                 return False
             progress(min(1.0, (position + UNMAP_CHUNK - start) / (end - start)))
-        offload(os.fsync, fd)
+        offloaded(priority, os.fsync, fd)
     return True
 
 
-def discard(path: str, progress: Progress) -> bool:
+def discard(path: str, progress: Progress, priority: int | None = None) -> bool:
     """Tell the storage that nobody needs a device's bytes any more; what it reads as afterwards is not promised.
 
-    :returns: False if it has no use for that.
+    :param priority: as for :func:`unmap`. :returns: False if it has no use for that.
     """
     with opened(path, write=True) as fd:
         size = size_of(fd)
         for start in range(0, size, UNMAP_CHUNK):
-            if not offload(_ioctl_range, fd, BLKDISCARD, start, min(UNMAP_CHUNK, size - start)):
+            if not offloaded(priority, _ioctl_range, fd, BLKDISCARD, start, min(UNMAP_CHUNK, size - start)):
                 return False
             progress(min(1.0, (start + UNMAP_CHUNK) / size))
     return True
@@ -121,13 +125,15 @@ def zero(
     end: int | None = None,
     pace: Pace | None = None,
     keep: Callable[[int], None] | None = None,
+    priority: int | None = None,
 ) -> None:
     """Make a device read as zeros from ``start`` to ``end`` (bytes; all of it without).
 
     :param progress: called with the fraction that is done after each chunk; what it raises stops the work.
     :param keep: called every few seconds with the place up to which the zeros would survive a loss of power.
+    :param priority: as for :func:`unmap`.
     """
-    if unmap(path, progress, start, end):
+    if unmap(path, progress, start, end, priority):
         return
     pace = pace or Pace(0)
     with opened(path, write=True) as fd:
@@ -135,17 +141,17 @@ def zero(
         position, safe = start, time.monotonic()
         while position < end:
             length = min(pace.chunk(ZERO_CHUNK), end - position)
-            if not offload(_ioctl_range, fd, BLKZEROOUT, position, length):
+            if not offloaded(priority, _ioctl_range, fd, BLKZEROOUT, position, length):
                 length = min(COPY_CHUNK, length)
-                offload(_write_zeros, fd, position, length)
+                offloaded(priority, _write_zeros, fd, position, length)
             position += length
             if keep is not None and time.monotonic() - safe >= KEEP_INTERVAL:
-                offload(os.fsync, fd)
+                offloaded(priority, os.fsync, fd)
                 keep(position)
                 safe = time.monotonic()
             progress(position / end if keep is not None else (position - start) / (end - start))
             pace.spend(length)
-        offload(os.fsync, fd)
+        offloaded(priority, os.fsync, fd)
 
 
 def copy(source: str, destination: str, length: int, progress: Progress, *, sparse: bool, pace: Pace) -> None:

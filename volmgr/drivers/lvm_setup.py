@@ -19,7 +19,7 @@ from volmgr.drivers import progress as reports
 from volmgr.drivers.driver import VolumeDriver
 from volmgr.drivers.exporting import TargetVD
 from volmgr.drivers.lvm_pool import ThinPool
-from volmgr.tools import lvm_dm
+from volmgr.tools import ioprio, lvm_dm
 from volmgr.tools import lvm_errors as lvm
 from volmgr.tools.lvm import VolumeGroup
 from volmgr.tools.lvm_report import LogicalVolume, Report
@@ -33,7 +33,7 @@ CLEAN_TAG = f"{names.LV_TAG_PREFIX}clean"
 WIPING_TAG = f"{names.LV_TAG_PREFIX}wiping"
 #: Under what name it is kept how far a wipe is.
 _WIPED = "wiped"
-_OWN = {"volume_clear", "volume_clear_size", "volume_copy_bps_limit"}
+_OWN = {"volume_clear", "volume_clear_size", "volume_clear_ionice", "volume_copy_bps_limit"}
 
 
 class LVMSetup(TargetVD, VolumeDriver, abstract=True):
@@ -60,6 +60,8 @@ class LVMSetup(TargetVD, VolumeDriver, abstract=True):
         self.mirrors = int(configuration.lvm_mirrors)
         self._choose(configuration.lvm_type == "thin")
         self._clean = False
+        #: The I/O priority of wiping.
+        self._wiping: int | None = None
         self._stats: dict[str, Any] = {}
 
     def _choose(self, thin: bool) -> None:
@@ -90,6 +92,12 @@ class LVMSetup(TargetVD, VolumeDriver, abstract=True):
         LOG.info("Volume group %s: %s volumes", self.vg.name, "thin" if self.thin else "thick")
 
     def _check_options(self) -> None:
+        try:
+            self._wiping = ioprio.parse(self.configuration.volume_clear_ionice)
+        except ValueError as error:
+            raise exception.InvalidConfiguration(
+                reason=f"volume_clear_ionice: {error}", hint="It has the arguments of ionice, such as -c3 or -c2 -n7"
+            ) from error
         path = self.configuration.lvm_conf_file
         if path is not None and (os.path.basename(path) != "lvm.conf" or not os.path.isfile(path)):
             raise exception.InvalidConfiguration(
@@ -249,7 +257,7 @@ class LVMSetup(TargetVD, VolumeDriver, abstract=True):
         """
         if self.configuration.volume_clear != "none":
             try:
-                lvm_copy.discard(self.vg.path(name), progress)
+                lvm_copy.discard(self.vg.path(name), progress, self._wiping)
             except (exception.NotFound, exception.NoSpace, exception.BackendDown) as error:
                 # A pool without room for its metadata refuses, and so does one that has failed.
                 LOG.warning("%s/%s is removed without being discarded: %s", self.vg.name, name, error)
@@ -276,6 +284,7 @@ class LVMSetup(TargetVD, VolumeDriver, abstract=True):
             end=None if self._clean or not limit else limit,
             pace=self._pace(),
             keep=lambda position: reports.keep(_WIPED, {"of": present.uuid, "to": position}),
+            priority=self._wiping,
         )
 
     def _try_erasing(self, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -127,9 +128,12 @@ class TestThick:
 
 
 def test_a_wipe_goes_on_where_it_was_broken_off(nothing_left: None, tmp_path: Path) -> None:
-    """What lies before the kept place is not written again: a mark put there afterwards stays."""
+    """What lies before the kept place is not written again: a mark put there afterwards stays.
+
+    And what wipes has the I/O priority that was asked for, which is looked at while its disk hangs.
+    """
     # RAID has to write its zeros; slowly and in small steps, so that places are kept.
-    slow = {"volume_clear_size": 64, "volume_copy_bps_limit": 8 * MiB}
+    slow = {"volume_clear_size": 64, "volume_copy_bps_limit": 8 * MiB, "volume_clear_ionice": "-c3"}
     memory, factory = Memory(), LvmMirrored(**slow)
 
     def broken_off(_fraction: float) -> None:
@@ -153,12 +157,44 @@ def test_a_wipe_goes_on_where_it_was_broken_off(nothing_left: None, tmp_path: Pa
         (below,) = [item for item in driver.vg.extents(trash.name) if "zram" in item][:1]
         disk, _, extents = below.rpartition(":")
         first = int(extents.partition("-")[0])
+        hung = Hung(trash)
         with progress.reporting(silent, memory):
-            driver.wipe("volume", volume.name_id, silent)
+            driver.wipe("volume", volume.name_id, hung)
+        assert hung.seen == {"idle"}
         assert driver.observe() == []
         start = int(run("pvs", "--noheadings", "--nosuffix", "--units", "b", "-o", "pe_start", disk)) + first * 4 * MiB
         assert read_device(Path(disk), 4096, start) == mark
         assert read_device(Path(disk), 4096, start + 60 * MiB) == ZEROS
+
+
+class Hung:
+    """A receiver of progress that makes the disk hang once, until a thread of ours has another I/O priority."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seen: set[str] = set()
+        self._usual = self._priorities()
+
+    @staticmethod
+    def _priorities() -> set[str]:
+        threads = [task.name for task in Path("/proc/self/task").iterdir()]
+        return set(run("ionice", "-p", *threads).splitlines())
+
+    def __call__(self, _fraction: float) -> None:
+        if not self.seen:
+            self.seen.add("nothing yet")
+            run("dmsetup", "suspend", "--nolockfs", str(self.path))
+            threading.Thread(target=self._look).start()
+
+    def _look(self) -> None:
+        def looked() -> bool:
+            self.seen = self._priorities() - self._usual
+            return bool(self.seen)
+
+        try:
+            wait_until(looked, 30, "a thread with another priority")
+        finally:
+            run("dmsetup", "resume", str(self.path))
 
 
 class Memory:

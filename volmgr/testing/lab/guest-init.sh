@@ -43,11 +43,14 @@ load_modules() {
     mkdir -p /lib/modules /etc/target
     ln -sfn "$modules" "/lib/modules/$(uname -r)"
     # target_core_mod looks for /etc/target when it is loaded, hence the folder above.
-    modprobe -a dm-mod dm-thin-pool dm-snapshot dm-mirror dm-raid raid1 dm-multipath loop brd configfs sd_mod \
+    modprobe -a dm-mod dm-thin-pool dm-snapshot dm-mirror dm-raid raid1 dm-multipath loop configfs sd_mod \
         iscsi_tcp target_core_mod target_core_iblock target_core_file iscsi_target_mod || fail "load the modules"
     # Its disks are made by whoever needs one; LVM has to be told what they are.
     modprobe zram num_devices=0 || fail "load zram"
     echo 'devices { types = [ "zram", 16 ] }' >> /etc/lvm/lvmlocal.conf
+    # Nothing that LVM runs from lies on a device that it suspends, so it need not lock itself into memory, page by page:
+    # each page is a fault, and those are what a guest is slow in.
+    echo 'activation { reserved_memory = 0 reserved_stack = 0 mlock_filter = [ "/", "[", "-p " ] }' >> /etc/lvm/lvmlocal.conf
     mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config || fail "mount configfs"
 }
 

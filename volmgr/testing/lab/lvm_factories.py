@@ -66,12 +66,8 @@ class LvmThick(DriverFactory):
         return device
 
     def end(self, driver: Any, folder: pathlib.Path) -> None:
-        left = [
-            f"{group}/{name}"
-            for group in (GROUP, NEIGHBOUR)
-            for name in run("lvs", "--noheadings", "-o", "lv_name", group).split()
-            if name != f"{group}-pool"
-        ]
+        listed = run("lvs", "--noheadings", "--separator", "/", "-o", "vg_name,lv_name", GROUP, NEIGHBOUR).split()
+        left = [path for path in listed if path not in (f"{GROUP}/{GROUP}-pool", f"{NEIGHBOUR}/{NEIGHBOUR}-pool")]
         if left:
             run("udevadm", "settle")
             run("lvremove", "-q", "-f", "-y", *left)

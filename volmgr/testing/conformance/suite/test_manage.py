@@ -191,7 +191,44 @@ class TestManageable:
         assert entry["source_reference"] == {"source-name": volume.name}
 
 
+class Images:
+    """An image service in memory, at the outer edge; of what it is given it keeps the beginning and the length."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self.data = data
+        self.length = len(data)
+
+    def show(self, context: Any, image_id: str) -> dict[str, Any]:
+        return {"id": image_id, "disk_format": "raw", "size": self.length}
+
+    def download(self, context: Any, image_id: str, file: Any) -> None:
+        for start in range(0, len(self.data), MiB):
+            file.write(self.data[start : start + MiB])
+
+    def update(self, context: Any, image_id: str, image_meta: dict[str, Any], file: Any) -> None:
+        self.data, self.length = b"", 0
+        while part := file.read(4 * MiB):
+            self.data = self.data or part
+            self.length += len(part)
+
+
 class TestImagesAndMoves:
+    def test_an_image_is_written_to_a_volume_and_read_from_it(self, bench: Bench) -> None:
+        bench.need("copy_image_to_volume", "copy_volume_to_image", "local_path")
+        volume, other = bench.created(), bench.created(data=DATA)
+        try:
+            bench.driver.local_path(volume)
+        except exception.Unsupported:
+            does_not_apply(f"{bench.factory.name} has no devices")
+        content = DATA + bytes(3 * MiB) + LATER
+        bench.driver.copy_image_to_volume(None, volume, Images(content), "image")
+        assert bench.read(volume, 0, len(content) + 512) == content + bytes(512)
+        assert bench.read(volume, GiB - 512, 512) == bytes(512)
+        kept = Images()
+        bench.driver.copy_volume_to_image(None, volume, kept, {"id": "image", "disk_format": "raw"})
+        assert (kept.length, kept.data[: len(content)]) == (GiB, content[: len(kept.data)])
+        assert bench.read(other, 0, len(DATA)) == DATA
+
     def test_an_image_in_the_backend_is_cloned(self, bench: Bench) -> None:
         bench.need("clone_image")
         location = bench.factory.image_location(bench.driver, DATA)
