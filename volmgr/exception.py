@@ -185,6 +185,13 @@ class ManageExistingVolumeTypeMismatch(Invalid):
     sentence = "The storage object does not fit the volume type: {reason}"
 
 
+class GroupIncomplete(Inconsistent):
+    """A driver says that it could not do all of a group's members; ``members`` has the status of each."""
+
+    code = "volmgr.inconsistent.group"
+    sentence = "The backend could not do all of {verb}"
+
+
 class ManageExistingAlreadyManaged(Conflict):
     code = "volmgr.conflict.already_managed"
     sentence = "The storage object of {existing_ref} is managed already"
@@ -253,13 +260,15 @@ class SnapshotNotFound(NotFound):
 
 
 class GroupNotFound(NotFound):
-    code = "GroupNotFound"
-    default_message = "There is no consistency group {id}"
+    code = "volmgr.not_found.group"
+    sentence = "The consistency group {id} could not be found"
+    default_hint = "Look at: volmgr group list"
 
 
 class CgSnapshotNotFound(NotFound):
-    code = "CgSnapshotNotFound"
-    default_message = "There is no cgsnapshot {id}"
+    code = "volmgr.not_found.cgsnapshot"
+    sentence = "The cgsnapshot {id} could not be found"
+    default_hint = "Look at: volmgr cgsnapshot list"
 
 
 class BackupNotFound(NotFound):

@@ -150,6 +150,8 @@ VOLUME = Machine(
         *_moves("force-snapshot", ("in-use",), "in-use"),
         *(move for state in _IDLE for move in _moves("clone", (state,), state)),
         *(move for state in _IDLE for move in _moves("update", (state,), state)),
+        *(move for state in ("available", "in-use") for move in _moves("join-group", (state,), state)),
+        *(move for state in ("available", "in-use", *_BROKEN) for move in _moves("leave-group", (state,), state)),
         *_moves("reserve", _IDLE, "reserved"),
         *_moves("connect", ("reserved", "attaching", "in-use", "detaching", "available"), "attaching"),
         *_moves("attach", _IDLE, "in-use"),
@@ -252,6 +254,9 @@ CONSISTENCY_GROUP = Machine(
         ("deleting", "delete:done", "deleted"),
         ("deleting", "delete:failed", "error"),
         ("available", "snapshot", "available"),
+        ("available", "clone", "available"),
+        ("available", "join", "available"),
+        *(move for state in ("available", "error") for move in _moves("unsnapshot", (state,), state)),
     ],
 )
 
@@ -395,6 +400,8 @@ LOST: dict[str, dict[str, str]] = {
         "unmanaging": "error",
     },
     "snapshot": {"creating": "error", "deleting": "error_deleting", "managing": "error", "unmanaging": "error"},
+    "group": {"creating": "error", "updating": "error", "deleting": "error"},
+    "cgsnapshot": {"creating": "error", "deleting": "error"},
 }
 
 UNFINISHED = ("queued", "running", "undoing", "parked")
