@@ -36,8 +36,8 @@ clone             C       W       W       B      B        B
 """
 
 # What may be asked of a group. ``change`` is update_consistencygroup, ``join`` is create_volume in it, ``snapshot`` and
-# ``unsnapshot`` are create_cgsnapshot and delete_cgsnapshot, ``clone`` is a group made from it. Who copies a group waits
-# for the members that are in the making, not for the group.
+# ``unsnapshot`` are create_cgsnapshot and delete_cgsnapshot, ``clone`` is a group made from it. Who copies a group
+# waits for the members that are in the making, not for the group.
 _GROUP = """
 holder            create  delete  change  snapshot  unsnapshot  clone  join
 create            S       W       W       W         W           W      W

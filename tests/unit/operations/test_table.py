@@ -187,7 +187,6 @@ def test_the_cell_of_groups_is_what_happens(
 
 @pytest.mark.parametrize(("resource", "holder", "comer"), CELLS, ids=["-".join(cell) for cell in CELLS])
 def test_the_cell_is_what_happens(scene: Scene, resource: str, holder: str, comer: str) -> None:
-    rig = scene.rig
     scene.make(
         volume=(resource, holder) != ("volume", "create"),
         snapshot=(resource == "snapshot" and holder != "create")
