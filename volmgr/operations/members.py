@@ -128,6 +128,9 @@ def unmake(task: Task, kind: str, made: Sequence[types.Volume | types.Snapshot],
         getattr(task.driver, f"delete_{kind}")(member)
 
 
+_SOURCES = (("snapshot", "snapshot_id"), ("volume", "source_volid"))
+
+
 # --- volumes in groups ------------------------------------------------------------------------------------------------
 
 
@@ -136,25 +139,22 @@ def place_in_group(
     context: RequestContext,
     made: Placing,
     values: Mapping[str, Any],
-    volume: Callable[[str], types.Volume],
 ) -> None:
     """Let a volume that is created in a group be placed where the group is.
 
-    :param values: the arguments of create_volume. :param volume: see :meth:`volmgr.operations.base.Operation.prepare`.
-    :raises GroupNotFound: there is none, or it is another project's.
+    :param values: the arguments of create_volume.
     :raises Invalid: another host was asked for, or its source is elsewhere.
     """
     if backend.placement is None:
         return
     with backend.placement.database.reader() as conn:
-        found = groups.group(conn, values["group_id"], context.scope)
-        host = str(found["host"])
-        source = None
-        if values.get("snapshot_id") is not None:
-            table = models.snapshots
-            source = conn.execute(sa.select(table.c.host).where(table.c.id == values["snapshot_id"])).scalar()
-    if values.get("source_volid") is not None:
-        source = volume(values["source_volid"]).host
+        row = claims.row(conn, "group", values["group_id"])
+        kept = next(
+            (claims.row(conn, noun, values[name]) for noun, name in _SOURCES if values.get(name) is not None), None
+        )
+    if row is None or context.scope not in (None, row.project_id):
+        return  # the claim on it says so, unless the request is a repeat
+    host, source = str(row.host), kept.host if kept is not None else None
     if source is not None and source != host:
         raise exception.Invalid(f"The group is on {host}, the source of the volume on {source}", field="group_id")
     asked = values.get("host")

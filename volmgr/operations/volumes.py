@@ -81,7 +81,7 @@ class CreateVolume(Operation[CreateArgs]):
         kind, request = placing.request_of(backend, context, self.a.to_json())
         made = placing.Placing(backend.placement, kind, request)
         if self.a.group_id is not None:
-            members.place_in_group(backend, context, made, self.a.to_json(), volume)
+            members.place_in_group(backend, context, made, self.a.to_json())
             request = made.request
         if backend.placement is not None and not self._source and 0 < request.size <= backend.settings.max_volume_size:
             made.place = backend.placement.choose(request)

@@ -128,7 +128,14 @@ OF_GROUPS: tuple[Scenario, ...] = (
         since="delete_consistencygroup/delete/before",
         lean=True,
     ),
-    Scenario("cgsnapshot", "create_cgsnapshot", WITH_MEMBERS, SET, inside=(("create_cgsnapshot", "building"),), lean=True),
+    Scenario(
+        "cgsnapshot",
+        "create_cgsnapshot",
+        WITH_MEMBERS,
+        SET,
+        inside=(("create_cgsnapshot", "building"),),
+        lean=True,
+    ),
     Scenario(
         "cgsnapshot-fails",
         "create_cgsnapshot",
