@@ -185,6 +185,13 @@ class ManageExistingVolumeTypeMismatch(Invalid):
     sentence = "The storage object does not fit the volume type: {reason}"
 
 
+class GroupIncomplete(Inconsistent):
+    """A driver says that it could not do all of a group's members; ``members`` has the status of each."""
+
+    code = "volmgr.inconsistent.group"
+    sentence = "The backend could not do all of {verb}"
+
+
 class ManageExistingAlreadyManaged(Conflict):
     code = "volmgr.conflict.already_managed"
     sentence = "The storage object of {existing_ref} is managed already"
@@ -254,12 +261,14 @@ class SnapshotNotFound(NotFound):
 
 class GroupNotFound(NotFound):
     code = "volmgr.not_found.group"
-    sentence = "There is no consistency group {id}"
+    sentence = "The consistency group {id} could not be found"
+    default_hint = "Look at: volmgr group list"
 
 
 class CgSnapshotNotFound(NotFound):
     code = "volmgr.not_found.cgsnapshot"
-    sentence = "There is no cgsnapshot {id}"
+    sentence = "The cgsnapshot {id} could not be found"
+    default_hint = "Look at: volmgr cgsnapshot list"
 
 
 class BackupNotFound(NotFound):

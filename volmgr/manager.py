@@ -14,8 +14,10 @@ import oslo_messaging
 
 from volmgr import exception, validate, why
 from volmgr.administration import Administration
+from volmgr.group_verbs import GroupVerbs
 from volmgr.operations import manage_existing as managing
 from volmgr.operations import snapshots, undelete, volumes
+from volmgr.operations.resets import MACHINES as RESETTABLE
 from volmgr.readers import FILTERS, Readers
 from volmgr.rpc.endpoint import answered, connects, journalled
 from volmgr.validate import boolean, optional, uuid
@@ -71,7 +73,7 @@ class SchedulerDependentManager(Manager):
         self.last_capabilities = capabilities
 
 
-class VolumeManager(Administration, SchedulerDependentManager):
+class VolumeManager(Administration, GroupVerbs, SchedulerDependentManager):
     """Makes it so: volumes, snapshots, attachments and connections of one backend.
 
     :param volume_driver: a driver instead of the configured one. :param worker: what serves the backend.
@@ -439,7 +441,7 @@ class VolumeManager(Administration, SchedulerDependentManager):
         self.ready()
         return self.worker.auditor.run(fix=fix, only=findings or ()).to_json()
 
-    @answered(resource=validate.one_of("volume", "snapshot"), id=uuid, status=validate.text(32, 1), dry=boolean)
+    @answered(resource=validate.one_of(*RESETTABLE), id=uuid, status=validate.text(32, 1), dry=boolean)
     def reset_status(
         self, context: RequestContext, resource: str, id: str, status: str, dry: bool = False
     ) -> dict[str, Any]:

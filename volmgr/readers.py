@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from volmgr import exception, names, validate
-from volmgr.db import listing, records, services
+from volmgr.db import groups, listing, records, services
 
 if TYPE_CHECKING:
     from volmgr.context import RequestContext
@@ -30,6 +30,7 @@ FILTERS: dict[str, tuple[dict[str, validate.Check], tuple[str, ...]]] = {
             "volume_type_id": _words,
             "snapshot_id": validate.uuid,
             "source_volid": validate.uuid,
+            "group_id": validate.uuid,
             "id": validate.uuid,
         },
         (*_sort, "display_name", "size", "status", "host", "updated_at"),
@@ -39,11 +40,33 @@ FILTERS: dict[str, tuple[dict[str, validate.Check], tuple[str, ...]]] = {
             "status": _words,
             "display_name": validate.name,
             "volume_id": validate.uuid,
+            "cgsnapshot_id": validate.uuid,
             "project_id": validate.name,
             "host": validate.host,
             "id": validate.uuid,
         },
         (*_sort, "display_name", "volume_size", "status", "volume_id"),
+    ),
+    "group": (
+        {
+            "status": _words,
+            "display_name": validate.name,
+            "project_id": validate.name,
+            "host": validate.host,
+            "id": validate.uuid,
+        },
+        (*_sort, "display_name", "status", "host", "updated_at"),
+    ),
+    "cgsnapshot": (
+        {
+            "status": _words,
+            "display_name": validate.name,
+            "project_id": validate.name,
+            "group_id": validate.uuid,
+            "host": validate.host,
+            "id": validate.uuid,
+        },
+        (*_sort, "display_name", "status", "group_id", "updated_at"),
     ),
     "attachment": (
         {
@@ -86,6 +109,8 @@ FILTERS: dict[str, tuple[dict[str, validate.Check], tuple[str, ...]]] = {
 _PAGES = {
     "volume": listing.volumes,
     "snapshot": listing.snapshots,
+    "group": groups.groups,
+    "cgsnapshot": groups.cgsnapshots,
     "attachment": listing.attachments,
     "operation": listing.operations,
     "finding": listing.findings,

@@ -150,6 +150,9 @@ VOLUME = Machine(
         *_moves("force-snapshot", ("in-use",), "in-use"),
         *(move for state in _IDLE for move in _moves("clone", (state,), state)),
         *(move for state in _IDLE for move in _moves("update", (state,), state)),
+        *(move for state in ("available", "in-use") for move in _moves("join-group", (state,), state)),
+        *(move for state in ("available", "in-use", *_BROKEN) for move in _moves("leave-group", (state,), state)),
+        *_moves("group:failed", ("available", "in-use", "deleting", *_BROKEN), "error"),
         *_moves("reserve", _IDLE, "reserved"),
         *_moves("connect", ("reserved", "attaching", "in-use", "detaching", "available"), "attaching"),
         *_moves("attach", _IDLE, "in-use"),
@@ -197,6 +200,7 @@ SNAPSHOT = Machine(
         ("deleting", "delete:done", "deleted"),
         ("deleting", "delete:failed", "error_deleting"),
         ("deleting", "delete:busy", "available"),
+        ("deleting", "cgsnapshot:failed", "error"),
         ("available", "revert", "restoring"),
         ("restoring", "revert:done", "available"),
         ("available", "clone", "available"),
@@ -252,6 +256,9 @@ CONSISTENCY_GROUP = Machine(
         ("deleting", "delete:done", "deleted"),
         ("deleting", "delete:failed", "error"),
         ("available", "snapshot", "available"),
+        ("available", "clone", "available"),
+        ("available", "join", "available"),
+        *(move for state in ("available", "error") for move in _moves("unsnapshot", (state,), state)),
     ],
 )
 
@@ -395,6 +402,8 @@ LOST: dict[str, dict[str, str]] = {
         "unmanaging": "error",
     },
     "snapshot": {"creating": "error", "deleting": "error_deleting", "managing": "error", "unmanaging": "error"},
+    "group": {"creating": "error", "updating": "error", "deleting": "error"},
+    "cgsnapshot": {"creating": "error", "deleting": "error"},
 }
 
 UNFINISHED = ("queued", "running", "undoing", "parked")

@@ -8,11 +8,12 @@ It takes one look at the storage and one at the target, and changes nothing.
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from volmgr import exception, names, types
 from volmgr.db import exports as export_rows
-from volmgr.db import findings, listing, operations, records
+from volmgr.db import findings, groups, listing, operations, records
 from volmgr.operations import advice
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def why(worker: Worker, context: RequestContext, resource_id: str) -> dict[str, 
         kind, view = _find(conn, resource_id, context.scope)
         history = operations.history(conn, resource_id, HISTORY)
         holders = operations.holding(conn, resource_id)
-        wanted = export_rows.wanted(conn, kind, resource_id) if view else None
+        wanted = export_rows.wanted(conn, kind, resource_id) if view and kind in names.KINDS else None
         known = findings.of_resource(conn, resource_id)
     if context.scope is not None:
         history = [record for record in history if record.project_id == context.scope]
@@ -70,7 +71,7 @@ def why(worker: Worker, context: RequestContext, resource_id: str) -> dict[str, 
 
 
 def _find(conn: Connection, resource_id: str, project_id: str | None) -> tuple[str, dict[str, Any] | None]:
-    for kind, read in (("volume", listing.volume), ("snapshot", listing.snapshot)):
+    for kind, read in _READS:
         try:
             return kind, read(conn, resource_id, project_id)
         except exception.NotFound:
@@ -78,9 +79,22 @@ def _find(conn: Connection, resource_id: str, project_id: str | None) -> tuple[s
     return "volume", None
 
 
+_READS: tuple[tuple[str, Callable[[Connection, str, str | None], dict[str, Any]]], ...] = (
+    ("volume", listing.volume),
+    ("snapshot", listing.snapshot),
+    ("group", groups.group),
+    ("cgsnapshot", groups.cgsnapshot),
+)
+
+
 def _headline(kind: str, resource_id: str, view: dict[str, Any] | None) -> str:
     if view is None:
         return f"{kind} {resource_id}: gone"
+    if kind == "group":
+        return f"group {resource_id}: {view['status']}, {len(view['volumes'])} volumes on {view['host']}"
+    if kind == "cgsnapshot":
+        count = len(view["snapshots"])
+        return f"cgsnapshot {resource_id}: {view['status']}, {count} snapshots of the group {view['group_id']}"
     return f"{kind} {resource_id}: {view['status']}, {view['size']} GiB on {view['host']}"
 
 

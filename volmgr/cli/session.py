@@ -23,6 +23,8 @@ SHOWN_CANDIDATES = 5
 MISSING: dict[str, type[exception.NotFound]] = {
     "volume": exception.VolumeNotFound,
     "snapshot": exception.SnapshotNotFound,
+    "group": exception.GroupNotFound,
+    "cgsnapshot": exception.CgSnapshotNotFound,
 }
 
 
@@ -77,7 +79,7 @@ class Session:
     def find(self, noun: str, given: str) -> str:
         """Return the id that ``given`` means: an id as it is, else the only ``noun`` of that name.
 
-        :param noun: ``volume`` or ``snapshot``.
+        :param noun: one of :data:`MISSING`.
         :raises NotFound: nothing has the name. :raises Invalid: several have it; the hint lists them.
         """
         if names.is_uuid(given):

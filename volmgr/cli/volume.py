@@ -31,6 +31,7 @@ class Create(base.WaitShow):
         parser.add_argument("--type", metavar="TYPE", help="volume type")
         parser.add_argument("--description", metavar="TEXT", help="text for people")
         parser.add_argument("--availability-zone", metavar="ZONE", help="zone to make it in")
+        parser.add_argument("--group", metavar="GROUP", help="consistency group to make it in")
         parser.add_argument("--host", metavar="HOST", help="host@backend to make it on (default: it is placed)")
         parser.add_argument("--multiattach", action="store_true", help="several instances may use it at once")
         parser.add_argument(
@@ -49,6 +50,7 @@ class Create(base.WaitShow):
             snapshot_id=session.find("snapshot", given.snapshot) if given.snapshot else None,
             source_volid=session.find("volume", given.source) if given.source else None,
             volume_type=given.type,
+            group_id=session.find("group", given.group) if given.group else None,
             name=given.name,
             description=given.description,
             availability_zone=given.availability_zone,

@@ -206,3 +206,7 @@ def _after(table: sa.Table, order: list[tuple[str, str]], marker: str) -> sa.Col
         here = _filled(table, name)
         ways.append(sa.and_(*same, here < at(name) if direction == "desc" else here > at(name)))
     return sa.or_(*ways)
+
+
+#: for the nouns whose reads are in modules of their own.
+paged = _paged

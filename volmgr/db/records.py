@@ -129,6 +129,7 @@ def snapshot_view(record: types.Snapshot) -> dict[str, Any]:
     return {
         "id": record.id,
         "volume_id": record.volume_id,
+        "cgsnapshot_id": record.cgsnapshot_id,
         "name": record.display_name,
         "description": record.display_description,
         "size": record.volume_size,

@@ -48,9 +48,11 @@ def settle(
     row = conn.execute(sa.select(table).where(table.c.id == resource_id).with_for_update()).first()
     if row is None or holder_of(conn, row) is not None:
         return None
-    machine = states.VOLUME if resource == "volume" else states.SNAPSHOT
+    machine = {
+        "volume": states.VOLUME, "group": states.CONSISTENCY_GROUP, "cgsnapshot": states.CGSNAPSHOT
+    }.get(resource, states.SNAPSHOT)
     chosen: Any = status or states.LOST[resource].get(row.status)
-    if chosen is None and resource == "snapshot":
+    if chosen is None and resource != "volume":
         chosen = row.status if row.status in machine.stable else "available"
     elif chosen is None:
         idle = row.status not in machine.stable or row.status in states.IDLE

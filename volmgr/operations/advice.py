@@ -14,7 +14,12 @@ from volmgr import states, types
 from volmgr.db import records
 
 AUDIT = "volmgr-manage audit --fix"
-_MACHINES = {"volume": states.VOLUME, "snapshot": states.SNAPSHOT}
+_MACHINES = {
+    "volume": states.VOLUME,
+    "snapshot": states.SNAPSHOT,
+    "group": states.CONSISTENCY_GROUP,
+    "cgsnapshot": states.CGSNAPSHOT,
+}
 _DETACH = "volmgr attachment delete ID, or all of them: volmgr volume detach --force {id}"
 #: by noun and status, what leads out of it when no operation holds the resource; {id} is the resource's.
 WAYS_OUT: dict[str, dict[str, str]] = {
@@ -33,6 +38,16 @@ WAYS_OUT: dict[str, dict[str, str]] = {
         "available": "nothing to be done",
         "error": "volmgr snapshot delete {id}",
         "error_deleting": "volmgr snapshot delete {id}",
+        "deleted": "nothing, it is gone",
+    },
+    "group": {
+        "available": "nothing to be done",
+        "error": "volmgr group delete {id}; to keep its volumes: volmgr-manage group reset-status {id} available",
+        "deleted": "nothing, it is gone",
+    },
+    "cgsnapshot": {
+        "available": "nothing to be done",
+        "error": "volmgr cgsnapshot delete {id}",
         "deleted": "nothing, it is gone",
     },
 }

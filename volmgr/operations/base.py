@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from volmgr.types import Volume
 
 MACHINES = {
-    "volume": states.VOLUME,
-    "snapshot": states.SNAPSHOT,
     "group": states.CONSISTENCY_GROUP,
     "cgsnapshot": states.CGSNAPSHOT,
+    "volume": states.VOLUME,
+    "snapshot": states.SNAPSHOT,
     "backup": states.BACKUP,
 }
 

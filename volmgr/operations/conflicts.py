@@ -35,6 +35,27 @@ revert            C       W       W       W      C        B
 clone             C       W       W       B      B        B
 """
 
+# What may be asked of a group. ``change`` is update_consistencygroup, ``join`` is create_volume in it, ``snapshot`` and
+# ``unsnapshot`` are create_cgsnapshot and delete_cgsnapshot, ``clone`` is a group made from it. Who copies a group
+# waits for the members that are in the making, not for the group.
+_GROUP = """
+holder            create  delete  change  snapshot  unsnapshot  clone  join
+create            S       W       W       W         W           W      W
+delete            C       S       C       C         C           C      C
+change            C       W       W       W         W           W      W
+snapshot          C       W       W       B         B           B      B
+unsnapshot        C       W       W       B         B           B      B
+clone             C       W       W       B         B           B      B
+join              C       W       W       W         B           W      B
+"""
+
+_CGSNAPSHOT = """
+holder            create  delete  clone
+create            S       W       W
+delete            C       S       C
+clone             C       W       B
+"""
+
 
 def _parse(text: str) -> dict[tuple[str, str], Policy]:
     header, *rows = (line.split() for line in text.strip().splitlines())
@@ -44,6 +65,8 @@ def _parse(text: str) -> dict[tuple[str, str], Policy]:
 
 
 TABLE: dict[str, dict[tuple[str, str], Policy]] = {"volume": _parse(_VOLUME), "snapshot": _parse(_SNAPSHOT)}
+TABLE["group"] = _parse(_GROUP)
+TABLE["cgsnapshot"] = _parse(_CGSNAPSHOT)
 
 #: how each journalled verb is called in the table, by the noun of the resource that it holds.
 ALIASES: dict[str, dict[str, str]] = {
@@ -73,15 +96,47 @@ ALIASES: dict[str, dict[str, str]] = {
     },
 }
 
+ALIASES["group"] = {
+    "create_consistencygroup": "create",
+    "update_consistencygroup": "change",
+    "delete_consistencygroup": "delete",
+    "create_cgsnapshot": "snapshot",
+    "delete_cgsnapshot": "unsnapshot",
+    "create_consistencygroup_from_src": "clone",
+    "create_volume": "join",
+}
+ALIASES["cgsnapshot"] = {
+    "create_cgsnapshot": "create",
+    "delete_cgsnapshot": "delete",
+    "create_consistencygroup_from_src": "clone",
+}
+ALIASES["volume"] |= {
+    "create_cgsnapshot": "snapshot",
+    "update_consistencygroup": "snapshot",
+    "create_consistencygroup_from_src": "clone",
+    "delete_consistencygroup": "delete",
+}
+ALIASES["snapshot"] |= {
+    "create_cgsnapshot": "create",
+    "create_consistencygroup_from_src": "clone",
+    "delete_cgsnapshot": "delete",
+}
+#: verbs that are called otherwise where they hold what they make than where they hold its source.
+MAKERS = {
+    ("volume", "create_volume"): "create",
+    ("volume", "create_consistencygroup_from_src"): "create",
+    ("group", "create_consistencygroup_from_src"): "create",
+}
+
 
 def name_in_table(resource: str, verb: str, *, own: bool) -> str:
     """Return a verb's row or column.
 
-    :param own: the resource is the one that the operation is about, not its source: create_volume holds its own
-        volume as ``create`` and its source as ``clone``.
+    :param own: the resource is one that the operation is about, not its source: create_volume holds its own volume as
+        ``create`` and its source as ``clone``.
     """
-    if own and verb == "create_volume" and resource == "volume":
-        return "create"
+    if own and (name := MAKERS.get((resource, verb))) is not None:
+        return name
     return ALIASES[resource].get(verb, verb)
 
 

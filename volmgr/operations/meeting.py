@@ -24,6 +24,12 @@ def gone(claim: Claim, obstacle: claims.Obstacle) -> bool:
     return obstacle.status in claim.sources or obstacle.status in MACHINES[claim.resource].transitional
 
 
+def _own(holder: types.OperationRecord, resource_id: str) -> bool:
+    """Return whether an operation is about a resource that it holds: it makes or changes it, and does not only read."""
+    exclusive = any(item["id"] == resource_id and item["exclusive"] for item in holder.claims)
+    return exclusive or holder.resource_id == resource_id
+
+
 def judge(
     operation: Operation[Any], claim: Claim, obstacle: claims.Obstacle
 ) -> tuple[Policy, types.OperationRecord | None]:
@@ -31,7 +37,7 @@ def judge(
     comer = conflicts.name_in_table(claim.resource, operation.verb, own=claim.id == operation.resource_id)
     verdicts = {}
     for holder in obstacle.holders:
-        name = conflicts.name_in_table(claim.resource, holder.verb, own=claim.id == holder.resource_id)
+        name = conflicts.name_in_table(claim.resource, holder.verb, own=_own(holder, claim.id))
         verdict = conflicts.policy(claim.resource, name, comer)
         if verdict is Policy.SAME and claim.id != operation.resource_id:
             verdict = Policy.WAIT  # the holder does a part of this request, not all of it
@@ -71,7 +77,7 @@ def check_beside(conn: Connection, resource: str, resource_id: str, comer: str) 
     """
     obstacle = claims.obstacle(conn, Claim(resource, resource_id, "delete"))
     for holder in obstacle.holders if obstacle else ():
-        name = conflicts.name_in_table(resource, holder.verb, own=holder.resource_id == resource_id)
+        name = conflicts.name_in_table(resource, holder.verb, own=_own(holder, resource_id))
         if obstacle is not None and conflicts.policy(resource, name, comer) is not Policy.BOTH:
             raise _in_the_way(comer, holder, resource, resource_id, obstacle.status)
 

@@ -160,7 +160,7 @@ def again(task: Task, values: Mapping[str, Any], error: exception.VolmgrError) -
     history.append({
         "host": here, "at": task.clock.now().isoformat(), "error": exception.to_primitive(error)
     })
-    if len(history) >= attempts or values.get("snapshot_id") or values.get("source_volid"):
+    if len(history) >= attempts or any(values.get(key) for key in ("snapshot_id", "source_volid", "group_id")):
         _give_up(history, error)
         return None
     try:

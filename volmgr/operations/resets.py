@@ -19,7 +19,12 @@ from volmgr.db.engine import Database
 from volmgr.operations import advice
 from volmgr.runtime import Clock
 
-MACHINES = {"volume": states.VOLUME, "snapshot": states.SNAPSHOT}
+MACHINES = {
+    "volume": states.VOLUME,
+    "snapshot": states.SNAPSHOT,
+    "group": states.CONSISTENCY_GROUP,
+    "cgsnapshot": states.CGSNAPSHOT,
+}
 #: statuses that a reset may lead to: everything that may stand for ever, and is not the end.
 ALLOWED = {noun: tuple(name for name in machine.stable if name != "deleted") for noun, machine in MACHINES.items()}
 
@@ -85,7 +90,7 @@ def breaks(conn: Connection, resource: str, row: Any, status: str) -> list[str]:
     if before == status:
         return ["nothing: it has that status already"]
     if before in ("creating", "downloading", "managing", "restoring-backup", "error") and status not in _BROKEN:
-        found.append("its bytes may be missing or incomplete: who attaches it may read anything")
+        found.append(_UNSURE.get(resource, "its bytes may be missing or incomplete: who attaches it may read anything"))
     if before in ("deleting", "unmanaging", "error_deleting") and status not in _BROKEN:
         found.append("its storage may be gone already, or partly")
     if before in machine.transitional:
@@ -94,10 +99,16 @@ def breaks(conn: Connection, resource: str, row: Any, status: str) -> list[str]:
         found += _of_volume(conn, row, status)
     if status in _BROKEN:
         found.append("it can only be deleted, until its status is reset again")
+    if resource in _UNSURE:
+        found.append("its members keep their statuses")
     return found or ["nothing that SQL knows of"]
 
 
 _BROKEN = ("error", "error_deleting")
+_UNSURE = {
+    "group": "the backend may not have the group, or not with these members",
+    "cgsnapshot": "its snapshots may be missing, or not of one instant",
+}
 
 
 def _of_volume(conn: Connection, row: Any, status: str) -> list[str]:

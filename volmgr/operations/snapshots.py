@@ -14,6 +14,7 @@ from volmgr import exception, types, validate
 from volmgr.db import exports, models
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
+from volmgr.operations import members
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
 from volmgr.operations.registry import register
 from volmgr.operations.volumes import bury, discard_step, unexport_step, wipe_row, with_object
@@ -120,6 +121,7 @@ class DeleteSnapshot(Operation[DeleteArgs]):
         return (Claim("snapshot", self.a.snapshot_id, "unmanage" if self.a.unmanage_only else "delete"),)
 
     def claimed(self, tx: Admitting) -> None:
+        members.keep_whole(tx, self.a.snapshot_id)
         tx.data["exported"] = exports.exported(tx.conn, [self.a.snapshot_id])
 
     def absent(self, claim: Claim) -> Any:

@@ -17,7 +17,7 @@ from volmgr import exception, types, validate
 from volmgr.db import attachments, exports, models, records
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
-from volmgr.operations import placing
+from volmgr.operations import members, placing
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
 from volmgr.operations.registry import register
 from volmgr.placement import Place
@@ -45,6 +45,7 @@ class CreateArgs(Args):
     availability_zone: str | None = arg(_text, default=None)
     metadata: dict[str, str] | None = arg(validate.optional(validate.metadata), default=None)
     multiattach: bool = arg(validate.boolean, default=False)
+    group_id: str | None = arg(validate.optional(validate.uuid), default=None)
     host: str | None = arg(validate.optional(validate.host), default=None)
     scheduler_hints: dict[str, list[str]] | None = arg(validate.optional(placing.scheduler_hints), default=None)
     reservations: list[str] | None = arg(validate.optional(validate.uuids), default=None)
@@ -79,16 +80,20 @@ class CreateVolume(Operation[CreateArgs]):
     ) -> placing.Placing:
         kind, request = placing.request_of(backend, context, self.a.to_json())
         made = placing.Placing(backend.placement, kind, request)
+        if self.a.group_id is not None:
+            members.place_in_group(backend, context, made, self.a.to_json())
+            request = made.request
         if backend.placement is not None and not self._source and 0 < request.size <= backend.settings.max_volume_size:
             made.place = backend.placement.choose(request)
         return made
 
     def claims(self) -> Sequence[Claim]:
+        group = (Claim("group", self.a.group_id, "join", exclusive=False),) if self.a.group_id else ()
         if self.a.snapshot_id:
-            return (Claim("snapshot", self.a.snapshot_id, "clone", exclusive=False),)
+            return (*group, Claim("snapshot", self.a.snapshot_id, "clone", exclusive=False))
         if self.a.source_volid:
-            return (Claim("volume", self.a.source_volid, "clone", exclusive=False),)
-        return ()
+            return (*group, Claim("volume", self.a.source_volid, "clone", exclusive=False))
+        return group
 
     def admit(self, tx: Admitting) -> None:
         a = self.a
@@ -119,6 +124,7 @@ class CreateVolume(Operation[CreateArgs]):
             availability_zone=place.zone,
             snapshot_id=a.snapshot_id,
             source_volid=a.source_volid,
+            group_id=a.group_id,
             display_name=a.name,
             display_description=a.description,
             metadata=a.metadata,
@@ -142,6 +148,8 @@ class CreateVolume(Operation[CreateArgs]):
         placing.move(task, tx, self.a.volume_id, place)
 
     def claimed(self, tx: Admitting) -> None:
+        if self.a.group_id:
+            members.check_member(tx.group(self.a.group_id), tx.peek_volume(self.a.volume_id), "group_id")
         if not self._source:
             return
         if self.a.snapshot_id:
@@ -225,6 +233,7 @@ class DeleteVolume(Operation[DeleteArgs]):
     def claimed(self, tx: Admitting) -> None:
         ids = [self.a.volume_id]
         if self.a.cascade:
+            members.keep_snapshots(tx, self.a.volume_id)
             children = tx.take_children(self.a.volume_id, lambda child: Claim("snapshot", child, "delete"))
             ids += [child.id for child in children]
             tx.data["snapshots"] = [child.id for child in children]
@@ -325,7 +334,9 @@ def former_of(resource: types.Volume | types.Snapshot) -> dict[str, Any]:
     kept = {
         key: records.moment(value) if isinstance(value, datetime.datetime) else value for key, value in row.items()
     }
-    return kept | {"metadata": dict(resource.metadata), "operation_id": None, "use_count": 0}
+    # It comes back by itself: the group may be gone by then, and has gone on without it.
+    alone = {"group_id" if isinstance(resource, types.Volume) else "cgsnapshot_id": None}
+    return kept | alone | {"metadata": dict(resource.metadata), "operation_id": None, "use_count": 0}
 
 
 def wipe_row(task: Task, kind: str, object_id: str, now: datetime.datetime, retention: int) -> dict[str, Any]:

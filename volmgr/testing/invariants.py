@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from volmgr import states
-from volmgr.db import models
+from volmgr.db import claims, models
 from volmgr.db.engine import Database, utcnow
 from volmgr.types import ObservedExport, ObservedObject
 
@@ -72,12 +72,33 @@ def violations(
     found += [f"an attachment of {row.volume_id}, which is gone" for row in attachments if row.volume_id not in known]
     found += _statuses(resources["volume"], attachments)
     found += _quota(resources, quotas, reserved)
+    found += _wholes(resources)
+    stored = {noun: resources[noun] for noun in claims.STORED}
     seen = driver.observe() if driver is not None else storage
     if seen is not None:
-        found += _storage(resources, objects, seen)
+        found += _storage(stored, objects, seen)
     if targets is not None:
-        found += _targets(resources, objects, exports, grants, targets)
+        found += _targets(stored, objects, exports, grants, targets)
     return found
+
+
+def _wholes(resources: dict[str, list[Any]]) -> list[str]:
+    """Return where members and the groups or cgsnapshots that they belong to do not fit together."""
+    found = []
+    for noun, whole, column in (("volume", "group", "group_id"), ("snapshot", "cgsnapshot", "cgsnapshot_id")):
+        known = {row.id: row for row in resources[whole]}
+        for row in resources[noun]:
+            if (of := getattr(row, column)) is None:
+                continue
+            if of not in known:
+                found.append(f"{noun} {row.id} is of the {whole} {of}, which is gone")
+            elif known[of].host != row.host:
+                found.append(f"{noun} {row.id} is on {row.host}, its {whole} on {known[of].host}")
+            elif noun == "snapshot" and known[of].status == "available" and row.status != "available":
+                found.append(f"snapshot {row.id} is {row.status}, its cgsnapshot {of} is available")
+    groups = {row.id for row in resources["group"]}
+    gone = (row for row in resources["cgsnapshot"] if row.group_id not in groups)
+    return [*found, *(f"cgsnapshot {row.id} is of the group {row.group_id}, which is gone" for row in gone)]
 
 
 def _statuses(volumes: list[Any], attachments: list[Any]) -> list[str]:

@@ -18,7 +18,8 @@ Updates = Sequence[dict[str, Any]] | None
 class ConsistencyGroupVD(Interface, interface=True):
     """Groups. A model update is {'status': …}; updates of members are lists of {'id': …, 'status': …}.
 
-    A member with status ``error`` or ``error_deleting`` makes the group so too; None, None is success for all.
+    A member with status ``error`` or ``error_deleting`` makes the group so too; None, None is success for all. What is
+    deleted goes to the trash where the driver has one (TrashVD), as by trash_volume and trash_snapshot.
     """
 
     REQUIRES: ClassVar[tuple[type[Interface], ...]] = (SnapshotVD,)

@@ -143,10 +143,15 @@ class SimGroups(ConsistencyGroupVD, SimBase, abstract=True):
 
     def _end(self, verb: str, group_id: str, members: Sequence[Resource]) -> tuple[ModelUpdate, Updates]:
         self._at(verb, BEFORE, group_id)
-        failed = {item["id"] for item in self._failed(verb, members, self._remove, bad="error_deleting")}
+        failed = {item["id"] for item in self._failed(verb, members, self._to_trash, bad="error_deleting")}
         self._at(verb, AFTER, group_id)
         updates = [{"id": item.id, "status": "error_deleting" if item.id in failed else "deleted"} for item in members]
         return _verdict(not failed, "deleted", "error_deleting"), updates
+
+    def _to_trash(self, member: Resource) -> None:
+        self._end_replica(member)
+        self.store.remove(names.building_name(member.name_id))
+        self.store.rename(member.name, names.trash_name(member.name_id))
 
     def _check_present(self, volume: Resource) -> None:
         if self.store.size(volume.name) is None:

@@ -40,10 +40,15 @@ def take(outside: Outside, ids: dict[str, str], project: str) -> Fingerprint:
         )
         return sorted(kept, key=repr)
 
-    own = list(ids.values())
+    volumes, snapshots = models.volumes, models.snapshots
+    of_project = (
+        *outside.rows(volumes, volumes.c.project_id == project),
+        *outside.rows(snapshots, snapshots.c.project_id == project),
+    )
+    # Members of groups have ids that nobody chose.
+    own = list({*ids.values(), *(row.id for row in of_project)})
     objects = outside.rows(models.objects, models.objects.c.resource_id.in_(own))
     there = {*own, *(row.id for row in objects)}
-    volumes, snapshots = models.volumes, models.snapshots
     found: Fingerprint = {
         "volumes": shown(outside.rows(volumes, volumes.c.project_id == project)),
         "snapshots": shown(outside.rows(snapshots, snapshots.c.project_id == project)),
@@ -58,6 +63,8 @@ def take(outside: Outside, ids: dict[str, str], project: str) -> Fingerprint:
             for row in outside.rows(models.operations, models.operations.c.resource_id.in_(own))
         ),
     }
+    for table in (models.groups, models.cgsnapshots):
+        found[table.name] = shown(outside.rows(table, table.c.project_id == project))
     for table in (models.exports, models.grants):
         found[table.name] = shown(outside.rows(table, table.c.resource_id.in_(own)))
     found["attachments"] = shown(outside.rows(models.attachments, models.attachments.c.volume_id.in_(own)))

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-_ROLE = re.compile(r"@[vsc]\b")
+_ROLE = re.compile(r"@[vscghk]\b")
 INITIATOR = "iqn.1993-08.org.debian:01:chaos"
 CONNECTOR = {"initiator": INITIATOR, "ip": "127.0.0.1", "host": "compute"}
 #: a text that a volume's first block gets, so that copies can be told.
@@ -40,7 +40,7 @@ class Scenario:
     :param faults: of the simulator, while ``call`` runs; ``match`` may be an id.
     :param inside: (driver verb, when) at which the simulator dies in the middle of a step.
     :param since: the point from which on it is struck; what comes before is another story's.
-    :param options: of the backend.
+    :param options: of the backend. :param lean: strike only at its steps; what every operation passes is the same code.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Scenario:
     inside: tuple[tuple[str, str], ...] = ()
     since: str = ""
     options: tuple[tuple[str, Any], ...] = ()
+    lean: bool = False
 
 
 def _create(role: str, **properties: Any) -> Call:
@@ -83,7 +84,95 @@ def _fails(verb: str, role: str, when: str = "after", error: str = "volmgr.incon
     return {"verb": verb, "action": "fail", "when": when, "match": role, "error": error, "message": "ordered"}
 
 
+GROUP = Call("create_consistencygroup", {"group_id": "@g"})
+MEMBER = _create("@v", size=1, group_id="@g")
+WITH_MEMBERS = (
+    GROUP, MEMBER, _create("@c", size=1, group_id="@g"), Call(MARK, {"volume": "@v", "text": "first"})
+)
+SET = Call("create_cgsnapshot", {"cgsnapshot_id": "@k", "group_id": "@g"})
+FROM_SET = Call("create_consistencygroup_from_src", {"group_id": "@h", "cgsnapshot_id": "@k"})
+
+#: stories of groups; a failure is struck from the point on at which it differs from the success.
+OF_GROUPS: tuple[Scenario, ...] = (
+    Scenario("group-create", "create_consistencygroup", (), GROUP, lean=True),
+    Scenario(
+        "group-create-fails",
+        "create_consistencygroup",
+        (),
+        GROUP,
+        faults=(_fails("create_consistencygroup", "@g"),),
+        since="create_consistencygroup/create/undo",
+        lean=True,
+    ),
+    Scenario(
+        "group-update",
+        "update_consistencygroup",
+        (*WITH_MEMBERS, _create("@s", size=1)),
+        Call("update_consistencygroup", {"group_id": "@g", "add_volumes": ["@s"], "remove_volumes": ["@c"]}),
+        lean=True,
+    ),
+    Scenario(
+        "group-delete",
+        "delete_consistencygroup",
+        (*WITH_MEMBERS, CONNECTED, Call("terminate_connection", CONNECTED.arguments)),
+        Call("delete_consistencygroup", {"group_id": "@g", "delete_volumes": True}),
+        inside=(("delete_consistencygroup", "after"),),
+        lean=True,
+    ),
+    Scenario(
+        "group-delete-in-part",
+        "delete_consistencygroup",
+        WITH_MEMBERS,
+        Call("delete_consistencygroup", {"group_id": "@g", "delete_volumes": True}),
+        faults=(_fails("delete_consistencygroup", "@c", "before"),),
+        since="delete_consistencygroup/delete/before",
+        lean=True,
+    ),
+    Scenario(
+        "cgsnapshot",
+        "create_cgsnapshot",
+        WITH_MEMBERS,
+        SET,
+        inside=(("create_cgsnapshot", "building"),),
+        lean=True,
+    ),
+    Scenario(
+        "cgsnapshot-fails",
+        "create_cgsnapshot",
+        WITH_MEMBERS,
+        SET,
+        faults=(_fails("create_cgsnapshot", "@k"),),
+        since="create_cgsnapshot/create/undo",
+        lean=True,
+    ),
+    Scenario(
+        "delete-cgsnapshot",
+        "delete_cgsnapshot",
+        (*WITH_MEMBERS, SET),
+        Call("delete_cgsnapshot", {"cgsnapshot_id": "@k"}),
+        lean=True,
+    ),
+    Scenario(
+        "group-from-cgsnapshot",
+        "create_consistencygroup_from_src",
+        (*WITH_MEMBERS, SET),
+        FROM_SET,
+        inside=(("create_consistencygroup_from_src", "building"),),
+        lean=True,
+    ),
+    Scenario(
+        "group-from-group-fails",
+        "create_consistencygroup_from_src",
+        WITH_MEMBERS,
+        Call("create_consistencygroup_from_src", {"group_id": "@h", "source_group_id": "@g"}),
+        faults=(_fails("create_consistencygroup_from_src", "@h"),),
+        since="create_consistencygroup_from_src/create/undo",
+        lean=True,
+    ),
+)
+
 SCENARIOS: tuple[Scenario, ...] = (
+    *OF_GROUPS,
     Scenario("create", "create_volume", (), VOLUME, inside=(("create_volume", "building"), ("create_volume", "after"))),
     Scenario(
         "create-from-snapshot",
@@ -237,4 +326,6 @@ def told(value: Any, ids: dict[str, str]) -> Any:
         return _ROLE.sub(lambda match: ids[match[0]], value)
     if isinstance(value, dict):
         return {key: told(item, ids) for key, item in value.items()}
+    if isinstance(value, list):
+        return [told(item, ids) for item in value]
     return value

@@ -28,7 +28,7 @@ from volmgr.testing.chaos.stage import Stage, counted, must
 from volmgr.types import GiB
 
 LOG = logging.getLogger(__name__)
-ROLES = ("@v", "@s", "@c")
+ROLES = ("@v", "@s", "@c", "@g", "@h", "@k")
 TAKEN = "-/taken"
 #: points that are the same code whatever the verb's story: they are struck in the first story of each verb.
 ADMISSION = ("received", "admitted")
@@ -130,7 +130,7 @@ class Recorded:
         first = self.points.index(self.scenario.since) if self.scenario.since else 0
         opening = whole or next(item for item in SCENARIOS if item.verb == self.scenario.verb) is self.scenario
         for point, number in counted(self.points)[first:]:
-            if opening or not point.endswith(ADMISSION):
+            if (opening or not point.endswith(ADMISSION)) and (whole or not (self.scenario.lean and "/-/" in point)):
                 yield Strike(point, number)
         for inside in self.scenario.inside:
             yield Strike(inside=inside)

@@ -40,6 +40,8 @@ _NOTED = {
     "operations": "state",
     "volumes": "status",
     "snapshots": "status",
+    "groups": "status",
+    "cgsnapshots": "status",
     "findings": "kind",
 }
 HISTORY = "CREATE TABLE sim_history (seq INTEGER PRIMARY KEY, noun TEXT, id TEXT, old TEXT, new TEXT, operation TEXT)"

@@ -14,7 +14,10 @@ from volmgr.testing.simulation.plan import Plan, Request, Strike
 
 STAGE_NAMES = (
     "empty", "volume", "volumes", "snapshot", "connected", "unexported", "exported", "attached", "deleted",
+    "grouped", "cgsnapped",
 )
+#: stages on which the verbs of groups meet each other and the rest; on others they would find nothing.
+GROUP_STAGES = ("grouped", "cgsnapped")
 LATE: tuple[tuple[float, ...], ...] = ((0.0,), (0.0, 0.0), (0.3,), (2.0,), (20.0,), (90.0,))
 BACKEND_ERRORS = ("volmgr.backend_down", "volmgr.no_space", "volmgr.busy.volume", "volmgr.timeout", "volmgr.not_found")
 DATABASE_ERRORS = ("volmgr.busy.database", "volmgr.backend_down.database")
@@ -31,6 +34,12 @@ _DRIVER_VERBS: dict[str, tuple[str, ...]] = {
     "create_snapshot": ("create_snapshot", "delete_snapshot"),
     "delete_snapshot": ("trash_snapshot", "restore_snapshot", "wipe"),
     "revert_to_snapshot": ("create_volume_from_snapshot", "trash_volume", "delete_volume"),
+    "create_consistencygroup": ("create_consistencygroup", "delete_consistencygroup"),
+    "update_consistencygroup": ("update_consistencygroup",),
+    "delete_consistencygroup": ("delete_consistencygroup", "wipe"),
+    "create_cgsnapshot": ("create_cgsnapshot", "delete_snapshot"),
+    "delete_cgsnapshot": ("delete_cgsnapshot", "wipe"),
+    "create_consistencygroup_from_src": ("create_consistencygroup_from_src", "delete_volume"),
 }
 _KINDS = ("source_volid", "snapshot_id", "cascade", "unmanage_only")
 _WHEN = ("before", "building", "after")
@@ -67,19 +76,31 @@ ASKED: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("unexport-snapshot", "remove_export_snapshot", {"snapshot_id": "@s0"}),
     ("check-export", "check_for_export", {"instance_id": "@i0"}),
 )
+ASKED_OF_GROUPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("group", "create_consistencygroup", {"group_id": "@g0"}),
+    ("join", "create_volume", {"volume_id": "@v2", "size": 1, "group_id": "@g0"}),
+    ("regroup", "update_consistencygroup", {"group_id": "@g0", "add_volumes": ["@v1"], "remove_volumes": ["@v0"]}),
+    ("ungroup", "delete_consistencygroup", {"group_id": "@g0", "delete_volumes": True}),
+    ("set", "create_cgsnapshot", {"cgsnapshot_id": "@c1", "group_id": "@g0"}),
+    ("unset", "delete_cgsnapshot", {"cgsnapshot_id": "@c0"}),
+    ("group-from-set", "create_consistencygroup_from_src", {"group_id": "@g1", "cgsnapshot_id": "@c0"}),
+    ("group-from-group", "create_consistencygroup_from_src", {"group_id": "@g2", "source_group_id": "@g0"}),
+)
 _CHANGING = tuple(name for name, verb, _args in ASKED if verb in (
     "create_volume", "delete_volume", "undelete_volume", "extend_volume", "create_snapshot", "delete_snapshot",
     "revert_to_snapshot",
 ))
+_JOURNALLED = {verb for name, verb, _args in ASKED if name in _CHANGING} | {verb for _name, verb, _ in ASKED_OF_GROUPS}
 
 
-def _request(rng: random.Random, number: int, client: int, journalled: list[str]) -> Request:
+def _request(rng: random.Random, number: int, client: int, journalled: list[str], stage: str) -> Request:
     late = rng.choice(LATE) if rng.random() < 0.2 else ()
     name = f"r{number}"
     if journalled and rng.random() < 0.12:
         action = rng.choice(("operation_cancel", "operation_cancel", "operation_retry", "operation_abandon"))
         return Request(name, action, {"operation_id": f"${rng.choice(journalled)}"}, client, late=late)
-    _label, verb, arguments = rng.choice(ASKED)
+    of_groups = stage in GROUP_STAGES and rng.random() < 0.6
+    _label, verb, arguments = rng.choice(ASKED_OF_GROUPS if of_groups else ASKED)
     arguments = dict(arguments)
     for key, value in arguments.items():
         new = (verb, key) == ("create_volume", "volume_id")
@@ -123,17 +144,18 @@ def random_plan(seed: int) -> Plan:
     """Return the plan of a seed."""
     rng = random.Random(seed)
     clients = rng.choice((1, 2, 2, 3))
+    stage = rng.choice(STAGE_NAMES)
     requests: list[Request] = []
     for number in range(rng.randint(2, 6)):
         journalled = [item.name for item in requests if item.verb in _JOURNALLED]
-        requests.append(_request(rng, number, rng.randrange(clients), journalled))
+        requests.append(_request(rng, number, rng.randrange(clients), journalled, stage))
     strikes = [Strike("step", "crash", rng.randint(1, 140)) for _ in range(rng.choice((0, 0, 1, 1, 1, 2, 3)))]
     if rng.random() < 0.5:
         strikes += [_strike(rng, requests) for _ in range(rng.choice((1, 1, 2)))]
     return Plan(
         tuple(requests),
         tuple(strikes),
-        stage=rng.choice(STAGE_NAMES),
+        stage=stage,
         order=seed,
         switch=rng.choice((0.0, 0.05, 0.2, 0.5, 0.9)),
         drift=rng.choice((0.0, 0.0, 0.0, 0.01, 0.05)),
@@ -144,19 +166,20 @@ def random_plan(seed: int) -> Plan:
     )
 
 
-_JOURNALLED = {verb for name, verb, _args in ASKED if name in _CHANGING}
-
 
 def pairs(stages: tuple[str, ...] = ("deleted", "exported", "attached")) -> Iterator[Plan]:
     """Yield one plan for every pair of verbs on every one of these stages; each message comes twice."""
-    for stage in stages:
-        for first, verb, arguments in ASKED:
-            for second, other, others in ASKED:
-                requests = (
-                    Request(f"1-{first}", verb, arguments, 0, late=(0.0,)),
-                    Request(f"2-{second}", other, others, 1, late=(0.0,)),
-                )
-                yield Plan(requests, stage=stage, retention=6 if stage == "deleted" else 0)
+    met = [(stage, one, other) for stage in stages for one in ASKED for other in ASKED]
+    everything = (*ASKED, *ASKED_OF_GROUPS)
+    for stage in GROUP_STAGES:
+        met += [(stage, one, other) for one in ASKED_OF_GROUPS for other in everything]
+        met += [(stage, one, other) for one in ASKED for other in ASKED_OF_GROUPS]
+    for stage, (first, verb, arguments), (second, other, others) in met:
+        requests = (
+            Request(f"1-{first}", verb, arguments, 0, late=(0.0,)),
+            Request(f"2-{second}", other, others, 1, late=(0.0,)),
+        )
+        yield Plan(requests, stage=stage, retention=6 if stage == "deleted" else 0)
 
 
 def crashes(plan: Plan, places: list[str], every: int = 1, offset: int = 0) -> Iterator[Plan]:

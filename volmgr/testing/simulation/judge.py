@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 _TABLES = {
     "volumes": "id, status, size, object_id, operation_id, use_count",
     "snapshots": "id, volume_id, status, volume_size, object_id, operation_id, use_count",
+    "groups": "id, status, operation_id, use_count",
+    "cgsnapshots": "id, group_id, status, operation_id, use_count",
     "attachments": "id, volume_id, status",
     "objects": "id, resource_id, role, serial, size_bytes",
     "exports": "resource_id, target_name, lun, auth_username",
@@ -41,7 +43,7 @@ _CREATES = ("create_volume", "create_snapshot")
 #: one schedule in so many is also asked whether deleting everything leaves nothing.
 EMPTIED_OF = 4
 #: tables that are empty when everything was deleted.
-_EMPTIED = ("volumes", "snapshots", "attachments", "objects", "exports", "grants")
+_EMPTIED = ("volumes", "snapshots", "groups", "cgsnapshots", "attachments", "objects", "exports", "grants")
 
 
 def judge(world: World) -> None:
@@ -220,15 +222,26 @@ def _repeat(world: World) -> None:
 
 def _empty(world: World) -> None:
     """Delete everything; nothing may be left anywhere."""
-    snapshots = [row[0] for row in world.bench.raw("SELECT id FROM snapshots ORDER BY id")]
-    volumes = [row[0] for row in world.bench.raw("SELECT id FROM volumes ORDER BY id")]
+    snapshots = [row[0] for row in world.bench.raw("SELECT id FROM snapshots WHERE cgsnapshot_id IS NULL ORDER BY id")]
+    volumes, groups, sets = (
+        [row[0] for row in world.bench.raw(f"SELECT id FROM {table} ORDER BY id")]
+        for table in ("volumes", "groups", "cgsnapshots")
+    )
     requests = [
+        Request(f"end.c{index}", "delete_cgsnapshot", {"cgsnapshot_id": item}, wait=True)
+        for index, item in enumerate(sets)
+    ]
+    requests += [
         Request(f"end.s{index}", "delete_snapshot", {"snapshot_id": item}, wait=True)
         for index, item in enumerate(snapshots)
     ]
     requests += [
         Request(f"end.v{index}", "delete_volume", {"volume_id": item, "force": True}, wait=True)
         for index, item in enumerate(volumes)
+    ]
+    requests += [
+        Request(f"end.g{index}", "delete_consistencygroup", {"group_id": item}, wait=True)
+        for index, item in enumerate(groups)
     ]
     world.do(requests)
     for table in _EMPTIED:

@@ -49,7 +49,12 @@ def _moves(machine: states.Machine) -> set[tuple[str, str]]:
     return known | settled | busy | {(idle, other) for idle in _IDLE for other in _IDLE}
 
 
-_MOVES = {"volumes": _moves(states.VOLUME), "snapshots": _moves(states.SNAPSHOT)}
+_MOVES = {
+    "volumes": _moves(states.VOLUME),
+    "snapshots": _moves(states.SNAPSHOT),
+    "groups": _moves(states.CONSISTENCY_GROUP),
+    "cgsnapshots": _moves(states.CGSNAPSHOT),
+}
 #: a claim that is given back unused: the operation was cancelled or was refused by the backend as busy.
 _RETURNS = {(status, idle) for status in ("deleting", "unmanaging") for idle in _IDLE}
 _RETURNS |= {("reverting", "available"), ("restoring", "available")}
@@ -96,8 +101,11 @@ def false_findings(history: Iterable[Change]) -> list[str]:
     ]
 
 
-_CREATES = ("create_volume", "create_snapshot", "undelete_volume")
-_DELETES = ("delete_volume", "delete_snapshot")
+_CREATES = (
+    "create_volume", "create_snapshot", "undelete_volume", "create_consistencygroup", "create_cgsnapshot",
+    "create_consistencygroup_from_src",
+)
+_DELETES = ("delete_volume", "delete_snapshot", "delete_consistencygroup", "delete_cgsnapshot")
 
 
 def _effects(row: Any, mine: Effects) -> list[str]:

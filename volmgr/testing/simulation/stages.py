@@ -23,7 +23,15 @@ _ATTACHED = Request(
 )
 _DELETED = Request("stage-d", "delete_volume", {"volume_id": "@v0"}, wait=True)
 
-#: by name: the requests that make it. ``v0``, ``v1`` are volumes, ``s0`` a snapshot of ``v0``.
+_GROUP = Request("stage-g0", "create_consistencygroup", {"group_id": "@g0"}, wait=True)
+_MEMBERS = tuple(
+    Request(f"stage-{name}", "create_volume", {"volume_id": f"@{name}", "size": 1, "group_id": "@g0"}, wait=True)
+    for name in ("v0", "v3")
+)
+_SET = Request("stage-c0", "create_cgsnapshot", {"cgsnapshot_id": "@c0", "group_id": "@g0"}, wait=True)
+
+#: by name: the requests that make it. ``v0``, ``v1`` are volumes, ``s0`` a snapshot of ``v0``. In
+#: a group ``g0`` with a cgsnapshot ``c0`` are ``v0`` and ``v3``.
 STAGES: dict[str, tuple[Request, ...]] = {
     "empty": (),
     "volume": (_VOLUME,),
@@ -34,6 +42,8 @@ STAGES: dict[str, tuple[Request, ...]] = {
     "exported": (_VOLUME, _SNAPSHOT, _CONNECTED, _SNAPSHOT_CONNECTED),
     "attached": (_VOLUME, _CONNECTED, _ATTACHED),
     "deleted": (_VOLUME, _DELETED),
+    "grouped": (_OTHER, _GROUP, *_MEMBERS),
+    "cgsnapped": (_OTHER, _GROUP, *_MEMBERS, _SET),
 }
 
 

@@ -223,6 +223,8 @@ class World:
             return Answer(code=type(error).__name__)
 
     def _resolve(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._resolve(item) for item in value]
         if not isinstance(value, str):
             return value
         if value.startswith("@"):
