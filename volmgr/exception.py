@@ -284,6 +284,44 @@ class TransferNotFound(NotFound):
 class ImageNotFound(NotFound):
     code = "volmgr.not_found.image"
     sentence = "There is no image {id} in the store {store}"
+    default_hint = "Look at: volmgr image list"
+
+
+class ImageUnacceptable(Invalid):
+    """An image cannot be made a volume; ``details`` name it."""
+
+    code = "volmgr.invalid.image"
+    sentence = "The image {id} cannot be used: {reason}"
+
+
+class ImageFormatMismatch(ImageUnacceptable):
+    code = "volmgr.invalid.image.format"
+    sentence = "The image {id} is said to be {told} and is {found}"
+    default_hint = "Give it its true format, or upload it again"
+
+
+class ImageHasBackingFile(ImageUnacceptable):
+    code = "volmgr.invalid.image.backing_file"
+    sentence = "The image {id} is based on another file, which could be any of this host"
+    default_hint = "Make it whole first: qemu-img convert -O qcow2 IMAGE WHOLE"
+
+
+class ImageHasDataFile(ImageUnacceptable):
+    code = "volmgr.invalid.image.data_file"
+    sentence = "The image {id} keeps its data in another file, which could be any of this host"
+    default_hint = "Make it whole first: qemu-img convert -O qcow2 IMAGE WHOLE"
+
+
+class ImageTooLarge(ImageUnacceptable):
+    code = "volmgr.invalid.image.size"
+    sentence = "The image {id} needs {needed_bytes} bytes, the volume has {volume_bytes}"
+    default_hint = "Make the volume larger"
+
+
+class ImageCorrupt(ImageUnacceptable):
+    code = "volmgr.invalid.image.corrupt"
+    sentence = "The image {id} is damaged: {reason}"
+    default_hint = "Upload it again"
 
 
 class AttachmentNotFound(NotFound):

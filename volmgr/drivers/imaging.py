@@ -18,6 +18,9 @@ from volmgr.types import GiB, MiB
 
 RAW = "raw"
 CHUNK = 4 * MiB
+#: Bytes that are looked at together whether they are zeros.
+GRAIN = 64 * 1024
+_ZEROS = bytes(GRAIN)
 
 Progress = Callable[[float], None]
 
@@ -55,25 +58,46 @@ class Sink:
         :raises Invalid: the image is larger than the volume; nothing behind its end was written.
         """
         if self.position + len(data) > self._limit:
-            raise exception.Invalid(
-                f"The image is larger than the volume, {self._limit // GiB} GiB",
-                hint="Make the volume larger",
-                field="size",
-            )
+            raise self._too_large()
         offload(self._put, data)
         self.position += len(data)
         self._progress(min(1.0, self.position / (self._total or self._limit)))
         return len(data)
 
+    def seek(self, position: int) -> int:
+        """Go on at ``position``, which is not before the present one; what lies between is zeros.
+
+        :raises Invalid: that is behind the volume's end.
+        """
+        if position > self._limit:
+            raise self._too_large()
+        self.position = max(self.position, position)
+        self._progress(min(1.0, self.position / (self._total or self._limit)))
+        return self.position
+
+    def fileno(self) -> int:
+        """Return the descriptor, for who writes by itself and then seeks to where it is."""
+        return self._fd
+
+    def _too_large(self) -> exception.Invalid:
+        return exception.Invalid(
+            f"The image is larger than the volume, {self._limit // GiB} GiB", hint="Make the volume larger",
+            field="size",
+        )
+
     def _put(self, data: bytes) -> None:
+        start = 0
+        for offset in range(0, len(data), GRAIN):
+            part = data[offset : offset + GRAIN]
+            if part == _ZEROS[: len(part)]:
+                self._put_run(data, start, offset)
+                start = offset + len(part)
+        self._put_run(data, start, len(data))
+
+    def _put_run(self, data: bytes, start: int, end: int) -> None:
         view = memoryview(data)
-        for start in range(0, len(data), CHUNK):
-            part = view[start : start + CHUNK]
-            if part.nbytes and bytes(part).count(0) == part.nbytes:
-                continue
-            done = 0
-            while done < part.nbytes:
-                done += os.pwrite(self._fd, part[done:], self.position + start + done)
+        while start < end:
+            start += os.pwrite(self._fd, view[start:end], self.position + start)
 
     def flush(self) -> None:
         """Make what was written survive a loss of power."""
@@ -88,6 +112,15 @@ class Source:
         self._limit = limit
         self._progress = progress
         self.position = 0
+
+    @property
+    def limit(self) -> int:
+        """Where the volume ends."""
+        return self._limit
+
+    def fileno(self) -> int:
+        """Return the descriptor, for who reads by itself."""
+        return self._fd
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes, at most ``size`` and no more than 4 MiB; empty at the end.

@@ -48,6 +48,7 @@ def run(
     stdin: int | None = None,
     pass_fds: Sequence[int] = (),
     watch: Callable[[], None] | None = None,
+    stdout: int | None = None,
 ) -> Result:
     """Run a program to its end.
 
@@ -57,6 +58,7 @@ def run(
     :param stdin: descriptor for its standard input, empty input without one.
     :param pass_fds: further descriptors that it inherits under their own numbers.
     :param watch: called about once a second while it runs; what it raises kills the program and passes through.
+    :param stdout: descriptor for its standard output, for whoever reads along; the result then has none.
     :raises ToolMissing: the program is not installed. :raises Timeout: it did not end in time.
     """
     environment = {"PATH": PATH, "LC_ALL": "C", **(env or {})}
@@ -65,7 +67,7 @@ def run(
             child = subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL if stdin is None else stdin,
-                stdout=out,
+                stdout=out if stdout is None else stdout,
                 stderr=err,
                 env=environment,
                 pass_fds=pass_fds,
