@@ -21,6 +21,7 @@ import oslo_messaging
 
 from volmgr import context as ctx
 from volmgr import crypto, exception, reporting, systemd, types
+from volmgr.backups.stores import Stores
 from volmgr.db import operations, reservations, schema, services
 from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
@@ -156,6 +157,7 @@ class Worker:
             self.placement,
             self.ring,
             self.notifications,
+            stores=Stores.from_conf(self.conf),
         )
         self.dispatcher = Dispatcher(
             self.database,

@@ -18,6 +18,7 @@ from typing import Any
 
 from volmgr import context as ctx
 from volmgr import exception, types
+from volmgr.backups.stores import Stores
 from volmgr.crypto import Cipher
 from volmgr.db import claims, operations, records
 from volmgr.db.admission import Settings
@@ -59,6 +60,8 @@ class Backend:
     ring: Callable[[str], None] = lambda _host: None
     #: tells whoever listens what happens.
     notifications: Notifications | Silence = field(default_factory=Silence)
+    #: where backups go.
+    stores: Stores = field(default_factory=lambda: Stores({}))
 
 
 @dataclass

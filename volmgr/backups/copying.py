@@ -8,7 +8,6 @@ behind the last whole chunk, and inside a command that has neither daemon nor da
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,8 @@ from volmgr.types import MiB
 _WRITTEN, _RESTORED = "backup", "restored"
 #: after so many bytes a restored volume is flushed and what was reached is kept for a later run.
 SYNC_BYTES = 64 * MiB
+#: objects that are removed between two reports.
+REMOVE_BATCH = 1000
 
 
 @dataclass
@@ -51,7 +52,10 @@ def manifest_of(store: BackupStore, backup_id: str) -> Manifest:
 def remove(store: BackupStore, backup_id: str) -> None:
     """Remove all that a store has of a backup; from its first moment on it cannot be taken for a whole one."""
     store.delete([form.manifest_name(backup_id)])
-    store.delete(item.name for item in list(store.list_objects(backup_id)))
+    left = [item.name for item in store.list_objects(backup_id)]
+    for start in range(0, len(left), REMOVE_BATCH):
+        progress.report(start / len(left))
+        store.delete(left[start : start + REMOVE_BATCH])
 
 
 class Writer:
@@ -111,10 +115,12 @@ class Writer:
         end = min(start + draft.segment_chunks, draft.chunks)
         for place, entry in enumerate(entries):
             self._account(entry, start + place)
+        state = [_plain(entry) for entry in entries]
         for number in range(start + len(entries), end):
             place = number - start
-            entries.append(self._chunk(source, number, before[place] if place < len(before) else None))
-            state = [item and [item.holder, item.digest, item.stored] for item in entries]
+            entry = self._chunk(source, number, before[place] if place < len(before) else None)
+            entries.append(entry)
+            state.append(_plain(entry))
             progress.keep(_WRITTEN, {"segment": segment, "entries": state})
             progress.report(number / draft.chunks)
         return entries
@@ -186,6 +192,10 @@ class Writer:
         self.moved.bytes += len(data)
 
 
+def _plain(entry: Entry) -> list[Any] | None:
+    return None if entry is None else [entry.holder, entry.digest, entry.stored]
+
+
 def read_index(store: BackupStore, manifest: Manifest, segment: int) -> list[Entry]:
     """Return the entries of a segment that is not all holes.
 
@@ -219,32 +229,36 @@ class Reader:
             start = segment * manifest.segment_chunks
             end = min(start + manifest.segment_chunks, manifest.chunks)
             entries = self._entries(segment, end - start)
-            for number in range(max(start, next_), end):
-                synced += self._chunk(sink, number, entries[number - start], blank)
-                if synced >= SYNC_BYTES or number == end - 1:
+            number = max(start, next_)
+            while number < end:
+                count = self._piece(sink, number, entries[number - start :], blank)
+                number += count
+                synced += count * manifest.chunk_bytes
+                if synced >= SYNC_BYTES or number == end:
                     sink.sync()
                     synced = 0
-                    progress.keep(_RESTORED, number + 1)
-                progress.report(number / max(1, manifest.chunks))
+                    progress.keep(_RESTORED, number)
+                progress.report(number / manifest.chunks)
         if size_bytes > manifest.size_bytes and not blank:
             sink.zero(manifest.size_bytes, size_bytes - manifest.size_bytes)
         sink.sync()
-        progress.report(1.0)
+        progress.keep(_RESTORED, None)
 
     def _entries(self, segment: int, count: int) -> list[Entry]:
         if self.manifest.segments[segment] is None:
             return [None] * count
         return read_index(self.store, self.manifest, segment)
 
-    def _chunk(self, sink: Sink, number: int, entry: Entry, blank: bool) -> int:
-        """Write one chunk; returns how many bytes of the device it changed."""
-        manifest = self.manifest
+    def _piece(self, sink: Sink, number: int, entries: list[Entry], blank: bool) -> int:
+        """Write a chunk, or all the holes up to the next one; returns how many chunks that were."""
+        manifest, entry = self.manifest, entries[0]
         offset, length = number * manifest.chunk_bytes, manifest.length(number)
         if entry is None:
-            if blank:
-                return 0
-            sink.zero(offset, length)
-            return length
+            count = next((place for place, item in enumerate(entries) if item is not None), len(entries))
+            if not blank:
+                last = number + count - 1
+                sink.zero(offset, last * manifest.chunk_bytes + manifest.length(last) - offset)
+            return count
         what = f"The chunk {number} of backup {manifest.id}"
         try:
             packed = self.store.get(form.chunk_name(manifest.holders[entry.holder], number, entry.digest))
@@ -253,7 +267,7 @@ class Reader:
         self.moved.objects += 1
         self.moved.bytes += len(packed)
         sink.write(offset, form.unpack_chunk(packed, length, entry.digest, what))
-        return length
+        return 1
 
 
 @dataclass
@@ -270,13 +284,14 @@ class BackupService:
     blank: bool = False
     size_bytes: int = 0
     manifest: Manifest | None = None
+    moved_bytes: int = 0
 
-    def backup(self, backup: Any, file: Any) -> Mapping[str, Any]:
-        """Copy the bytes of ``file``, a binary file of the volume's size, into the store; returns what that took."""
+    def backup(self, backup: Any, file: Any) -> None:
+        """Copy the bytes of ``file``, a binary file of the volume's size, into the store."""
         assert self.draft is not None
         writer = Writer(self.store, self.draft, self.parent, self.level)
         self.manifest = writer.write(file)
-        return {"objects": writer.moved.objects, "bytes": writer.moved.bytes}
+        self.moved_bytes = writer.moved.bytes
 
     def restore(self, backup: Any, volume_id: str, file: Any) -> None:
         """Write the backup to ``file``, opened for reading and writing."""

@@ -2,7 +2,8 @@
 """The bytes of a volume, to be read or written in pieces at places of one's own choice.
 
 A driver gives a binary file. One with a descriptor (a file, a block device) is read and written on native threads, its
-holes are known and can be made; of any other only seek, read and write are used. It knows no store.
+holes are known and can be made; of any other seek, read and write are used, and ``next_data`` and ``zero`` where it has
+those. It knows no store.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import errno
 import io
 import os
 import stat
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -27,10 +29,19 @@ class Source:
 
     def __init__(self, file: Any) -> None:
         self._file = file
+        self._hole = (0, 0)
 
     def is_hole(self, offset: int, length: int) -> bool:
-        """Return whether these bytes are known to be zeros without being read."""
-        return False
+        """Return whether these bytes are known to be zeros without being read; bytes in order cost least."""
+        start, end = self._hole
+        if not start <= offset < end:
+            self._hole = (offset, self._next_data(offset))
+        return offset + length <= self._hole[1]
+
+    def _next_data(self, offset: int) -> int:
+        """Return from where on the next bytes are that may be no zeros; ``offset`` where that is not known."""
+        known = getattr(self._file, "next_data", None)
+        return offset if known is None else int(known(offset))
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes.
@@ -53,8 +64,8 @@ class FdSource(Source):
         self._fd = fd
         self._sparse = stat.S_ISREG(os.fstat(fd).st_mode)
 
-    def is_hole(self, offset: int, length: int) -> bool:
-        return self._sparse and bool(offload(_is_hole, self._fd, offset, length))
+    def _next_data(self, offset: int) -> int:
+        return int(offload(_next_data, self._fd, offset)) if self._sparse else offset
 
     def read(self, offset: int, length: int) -> bytes:
         return _whole(offload(_pread, self._fd, offset, length), offset, length)
@@ -76,6 +87,9 @@ class Sink:
 
     def zero(self, offset: int, length: int) -> None:
         """Make bytes read as zeros, whatever was there."""
+        if (make := getattr(self._file, "zero", None)) is not None:
+            make(offset, length)
+            return
         while length:
             count = min(length, len(_ZEROS))
             self.write(offset, _ZEROS[:count])
@@ -129,11 +143,12 @@ def _whole(data: bytes, offset: int, length: int) -> bytes:
     return data
 
 
-def _is_hole(fd: int, offset: int, length: int) -> bool:
+def _next_data(fd: int, offset: int) -> int:
     try:
-        return os.lseek(fd, offset, os.SEEK_DATA) >= offset + length
+        return os.lseek(fd, offset, os.SEEK_DATA)
     except OSError as error:
-        return error.errno == errno.ENXIO  # nothing but a hole is left; what cannot say is read
+        # Nothing but a hole is left; or the file system cannot say, and all is read.
+        return sys.maxsize if error.errno == errno.ENXIO else offset
 
 
 def _pread(fd: int, offset: int, length: int) -> bytes:

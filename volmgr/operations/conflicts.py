@@ -36,6 +36,16 @@ clone             C       W       W       B      B        B
 """
 
 
+# ``chain`` is create_backup as it holds the backup that it is made against.
+_BACKUP = """
+holder            create  delete  restore  chain
+create            S       W       W        W
+delete            C       S       C        C
+restore           C       W       W        W
+chain             C       W       W        B
+"""
+
+
 def _parse(text: str) -> dict[tuple[str, str], Policy]:
     header, *rows = (line.split() for line in text.strip().splitlines())
     return {
@@ -43,7 +53,11 @@ def _parse(text: str) -> dict[tuple[str, str], Policy]:
     }
 
 
-TABLE: dict[str, dict[tuple[str, str], Policy]] = {"volume": _parse(_VOLUME), "snapshot": _parse(_SNAPSHOT)}
+TABLE: dict[str, dict[tuple[str, str], Policy]] = {
+    "volume": _parse(_VOLUME),
+    "snapshot": _parse(_SNAPSHOT),
+    "backup": _parse(_BACKUP),
+}
 
 #: how each journalled verb is called in the table, by the noun of the resource that it holds.
 ALIASES: dict[str, dict[str, str]] = {
@@ -60,6 +74,9 @@ ALIASES: dict[str, dict[str, str]] = {
         "update_volume": "update",
         "discard": "clone",
         "restore_storage": "clone",
+        # A snapshot is what is read, so connections go on beside a backup; what is restored to is nobody's meanwhile.
+        "create_backup": "extend",
+        "restore_backup": "revert",
     },
     "snapshot": {
         "create_snapshot": "create",
@@ -70,6 +87,13 @@ ALIASES: dict[str, dict[str, str]] = {
         "delete_volume": "delete",
         "discard": "clone",
         "restore_storage": "clone",
+        "create_backup": "clone",
+    },
+    "backup": {
+        "create_backup": "chain",
+        "delete_backup": "delete",
+        "restore_backup": "restore",
+        "create_volume": "restore",
     },
 }
 
@@ -80,7 +104,7 @@ def name_in_table(resource: str, verb: str, *, own: bool) -> str:
     :param own: the resource is the one that the operation is about, not its source: create_volume holds its own
         volume as ``create`` and its source as ``clone``.
     """
-    if own and verb == "create_volume" and resource == "volume":
+    if own and verb == f"create_{resource}":
         return "create"
     return ALIASES[resource].get(verb, verb)
 

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from volmgr import states
 from volmgr.db import models
+from volmgr.db.claims import STORED
 from volmgr.db.engine import Database, utcnow
 from volmgr.types import ObservedExport, ObservedObject
 
@@ -122,7 +123,7 @@ def _storage(
 ) -> list[str]:
     recorded = {row.id: row for row in objects}
     there = {item.object_id for item in seen}
-    embodied = {row.object_id for each in resources.values() for row in each if row.status not in ("error",)}
+    embodied = {row.object_id for noun in STORED for row in resources[noun] if row.status not in ("error",)}
     found = [f"storage of {item} is in no row" for item in sorted(there - recorded.keys())]
     found += [f"object {item} has no storage" for item in sorted((recorded.keys() & embodied) - there)]
     found += [f"a resource's object {item} has no row" for item in sorted(embodied - recorded.keys())]
@@ -150,7 +151,7 @@ def _targets(
     targets: Sequence[ObservedExport],
 ) -> list[str]:
     served = {item.target_name: item for item in targets}
-    of = {row.id: row.object_id for each in resources.values() for row in each}
+    of = {row.id: row.object_id for noun in STORED for row in resources[noun]}
     serials = {row.id: row.serial for row in objects}
     found = [f"target {name} has no export" for name in sorted(served.keys() - {row.target_name for row in exports})]
     for row in exports:
@@ -170,4 +171,4 @@ def _targets(
 
 
 def _embodied_or_broken(resources: dict[str, list[Any]]) -> set[str]:
-    return {row.object_id for each in resources.values() for row in each}
+    return {row.object_id for noun in STORED for row in resources[noun]}

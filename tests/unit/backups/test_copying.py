@@ -9,7 +9,7 @@ import json
 import os
 import random
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,36 +23,10 @@ from volmgr.backups import format as form
 from volmgr.backups.copying import Reader, Writer, manifest_of, remove
 from volmgr.backups.directory import DirectoryStore
 from volmgr.backups.format import Manifest
-from volmgr.backups.store import BackupStore, Stored
+from volmgr.backups.store import BackupStore
 from volmgr.drivers import progress
+from volmgr.testing.backups import MemoryStore
 from volmgr.types import MiB
-
-
-class MemoryStore(BackupStore):
-    """Objects in a dictionary; what is put and got is on record."""
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-        self.puts: list[str] = []
-
-    def put(self, name: str, data: bytes) -> None:
-        self.puts.append(name)
-        self.objects[name] = data
-
-    def get(self, name: str) -> bytes:
-        if name not in self.objects:
-            raise exception.NotFound(resource="object", id=name)
-        return self.objects[name]
-
-    def list_objects(self, folder: str) -> Iterator[Stored]:
-        yield from [Stored(key, len(value)) for key, value in self.objects.items() if key.startswith(f"{folder}/")]
-
-    def folders(self) -> list[str]:
-        return sorted({name.split("/")[0] for name in self.objects if "/" in name})
-
-    def delete(self, names: Any) -> None:
-        for name in names:
-            self.objects.pop(name, None)
 
 
 class Memory:
