@@ -209,6 +209,14 @@ class VolumeAttached(Conflict):
     default_hint = "Detach it first: volmgr attachment list --volume {id}"
 
 
+class BackupHasDependants(Conflict):
+    """Incremental backups were made against it; ``dependants`` names them."""
+
+    code = "volmgr.conflict.has_dependants"
+    sentence = "The backup {id} is what other backups were made against"
+    default_hint = "Delete those first: {dependants}"
+
+
 class VolumeHasSnapshots(Conflict):
     code = "volmgr.conflict.has_snapshots"
     sentence = "The volume {id} has {count} snapshots"
@@ -273,7 +281,8 @@ class CgSnapshotNotFound(NotFound):
 
 class BackupNotFound(NotFound):
     code = "volmgr.not_found.backup"
-    sentence = "There is no backup {id}"
+    sentence = "The backup {id} could not be found"
+    default_hint = "Look at: volmgr backup list"
 
 
 class TransferNotFound(NotFound):

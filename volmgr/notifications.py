@@ -35,6 +35,9 @@ EVENTS: dict[str, str] = {
     "create_snapshot": "snapshot.create",
     "delete_snapshot": "snapshot.delete",
     "manage_existing_snapshot": "snapshot.manage",
+    "create_backup": "backup.create",
+    "delete_backup": "backup.delete",
+    "restore_backup": "volume.restore",
 }
 #: journalled verbs that tell nobody: a part of another verb, or an operator's repair.
 SILENT = frozenset({"wipe", "discard", "restore_storage"})

@@ -21,6 +21,7 @@ import oslo_messaging
 
 from volmgr import context as ctx
 from volmgr import crypto, exception, health, reporting, systemd, types
+from volmgr.backups.stores import Stores
 from volmgr.db import operations, reservations, schema, services
 from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
@@ -179,6 +180,7 @@ class Worker:
             self.ring,
             self.notifications,
             self.metrics,
+            Stores.from_conf(self.conf),
         )
         self.dispatcher = Dispatcher(
             self.database,

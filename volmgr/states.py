@@ -162,7 +162,7 @@ VOLUME = Machine(
         *(move for state in ("available", "in-use") for move in _moves(f"upload:done-{state}", ("uploading",), state)),
         *_moves("backup", ("available", "in-use"), "backing-up"),
         *(move for state in ("available", "in-use") for move in _moves(f"backup:done-{state}", ("backing-up",), state)),
-        ("available", "restore", "restoring-backup"),
+        *_moves("restore", ("available", "error"), "restoring-backup"),
         ("restoring-backup", "restore:done", "available"),
         ("restoring-backup", "restore:failed", "error"),
         *_moves("retype", ("available", "in-use"), "retyping"),
@@ -287,6 +287,7 @@ BACKUP = Machine(
         ("creating", "create:failed", "error"),
         ("available", "restore", "restoring"),
         ("restoring", "restore:done", "available"),
+        ("available", "chain", "available"),
         *_moves("delete", ("available", "error"), "deleting"),
         ("deleting", "delete:done", "deleted"),
         ("deleting", "delete:failed", "error"),
@@ -404,6 +405,7 @@ LOST: dict[str, dict[str, str]] = {
     "snapshot": {"creating": "error", "deleting": "error_deleting", "managing": "error", "unmanaging": "error"},
     "group": {"creating": "error", "updating": "error", "deleting": "error"},
     "cgsnapshot": {"creating": "error", "deleting": "error"},
+    "backup": {"creating": "error", "deleting": "error"},
 }
 
 UNFINISHED = ("queued", "running", "undoing", "parked")

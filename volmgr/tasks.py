@@ -18,6 +18,7 @@ from typing import Any
 
 from volmgr import context as ctx
 from volmgr import exception, types
+from volmgr.backups.stores import Stores
 from volmgr.crypto import Cipher
 from volmgr.db import claims, operations, records
 from volmgr.db.admission import Settings
@@ -61,6 +62,8 @@ class Backend:
     #: tells whoever listens what happens.
     notifications: Notifications | Silence = field(default_factory=Silence)
     metrics: Metrics | Unmeasured = field(default_factory=Unmeasured)
+    #: where backups go.
+    stores: Stores = field(default_factory=lambda: Stores({}))
 
 
 @dataclass

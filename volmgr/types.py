@@ -247,7 +247,10 @@ class CgSnapshot(Record):
 
 @dataclass(frozen=True)
 class Backup(Record):
-    """A copy of a volume in a store, as SQL holds it; ``size`` is the volume's, in GiB."""
+    """A copy of a volume in a store, as SQL holds it; ``size`` is the volume's, in GiB.
+
+    ``source`` is, for drivers, what a backup in the making is made of.
+    """
 
     id: str
     volume_id: str
@@ -261,6 +264,7 @@ class Backup(Record):
     stored_bytes: int = 0
     service_data: Mapping[str, Any] | None = None
     data_at: datetime.datetime | None = None
+    source: Volume | Snapshot | None = None
     project_id: str | None = None
     user_id: str | None = None
     display_name: str | None = None

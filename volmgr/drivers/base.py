@@ -8,7 +8,9 @@ database.
 from __future__ import annotations
 
 import abc
+import io
 import logging
+import os
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from oslo_config import cfg
 
 from volmgr import exception
+from volmgr.concurrency import offload
 from volmgr.drivers import imaging
 from volmgr.drivers import progress as reports
 from volmgr.drivers.interfaces import Interface, LocalVD, SnapshotVD, general_solution, marked_default
@@ -307,20 +310,39 @@ class BaseVD(Interface, interface=True):
         """Return whether a snapshot can be connected to another host."""
         return False
 
-    @marked_default
+    @general_solution()
     def get_backup_device(self, context: Any, backup: Any) -> tuple[Volume | Snapshot, bool]:
-        """Return (what a backup reads, whether that is a snapshot)."""
-        raise exception.Unsupported(verb="get_backup_device")
+        """Return (what a backup reads, whether that is a snapshot).
 
-    @marked_default
+        :raises NotFound: nobody is making the backup.
+        """
+        source = backup.get("source")
+        if source is None:
+            raise exception.NotFound(f"Nothing is read for the backup {backup['id']} now", id=backup["id"])
+        return source, isinstance(source, Snapshot)
+
+    @general_solution("local_path")
     def backup_volume(self, context: Any, backup: Any, backup_service: Any) -> None:
-        """Make a backup."""
-        raise exception.Unsupported(verb="backup_volume")
+        """Give the bytes of ``backup.source``, which nobody changes meanwhile, to a backup service.
 
-    @marked_default
+        :param backup_service: ``backup(backup, file)`` reads a binary file.
+        """
+        source, _is_snapshot = self.get_backup_device(context, backup)
+        path = cast(LocalVD, self).local_path(source)
+        with imaging.opened(path, os.O_RDONLY) as fd, io.FileIO(fd, "rb", closefd=False) as file:
+            # What a target wrote past this host's cache is read from the device.
+            offload(os.posix_fadvise, fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            backup_service.backup(backup, file)
+
+    @general_solution("local_path")
     def restore_backup(self, context: Any, backup: Any, volume: Volume, backup_service: Any) -> None:
-        """Write a backup to ``volume``."""
-        raise exception.Unsupported(verb="restore_backup")
+        """Let a backup service write a backup to ``volume``, which nobody uses meanwhile.
+
+        :param backup_service: ``restore(backup, volume_id, file)`` writes into a binary file.
+        """
+        path = cast(LocalVD, self).local_path(volume)
+        with imaging.opened(path, os.O_RDWR) as fd, io.FileIO(fd, "r+b", closefd=False) as file:
+            backup_service.restore(backup, volume.id, file)
 
     # --- connections --------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ What the storage can do by itself is left to it: zeros are made by unmapping whe
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import mmap
@@ -20,15 +19,14 @@ from collections.abc import Callable, Iterator
 from volmgr import exception
 from volmgr.concurrency import offload
 from volmgr.tools.ioprio import offloaded
+from volmgr.tools.punch import CANNOT, punch
 from volmgr.types import MiB
 
 BLKDISCARD, BLKZEROOUT = 0x1277, 0x127F
-FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE = 0x01, 0x02
 #: Bytes between two reports, where the storage makes zeros by itself, and where bytes are moved.
 UNMAP_CHUNK, ZERO_CHUNK, COPY_CHUNK = 1024 * MiB, 256 * MiB, 4 * MiB
 #: Seconds between two places that are kept.
 KEEP_INTERVAL = 2.0
-_CANNOT = {errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS, errno.ENODEV}
 _ZEROS = bytes(COPY_CHUNK)
 
 Progress = Callable[[float], None]
@@ -96,7 +94,7 @@ def unmap(
     with opened(path, write=True) as fd:
         end = size_of(fd) if end is None else min(end, size_of(fd))
         for position in range(start, end, UNMAP_CHUNK):
-            if not offloaded(priority, _punch, fd, position, min(UNMAP_CHUNK, end - position)):
+            if not offloaded(priority, punch, fd, position, min(UNMAP_CHUNK, end - position)):
                 return False
             progress(min(1.0, (position + UNMAP_CHUNK - start) / (end - start)))
         offloaded(priority, os.fsync, fd)
@@ -199,22 +197,7 @@ def _ioctl_range(fd: int, request: int, start: int, length: int) -> bool:
     try:
         fcntl.ioctl(fd, request, struct.pack("=QQ", start, length))
     except OSError as error:
-        if error.errno in _CANNOT:
+        if error.errno in CANNOT:
             return False
         raise
     return True
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_fallocate = _libc.fallocate64
-_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-
-
-def _punch(fd: int, start: int, length: int) -> bool:
-    """Unmap with the promise of zeros (block/fops.c: write-zeroes that may unmap, and never falls back to writing)."""
-    if _fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, start, length) == 0:
-        return True
-    number = ctypes.get_errno()
-    if number in _CANNOT:
-        return False
-    raise OSError(number, os.strerror(number))

@@ -22,7 +22,7 @@ from os_brick.initiator import storpool_utils
 from volmgr import exception
 from volmgr.concurrency import offload
 from volmgr.drivers.storpool_setup import StorPoolSetup
-from volmgr.types import Volume
+from volmgr.types import Snapshot, Volume
 
 LOG = logging.getLogger(__name__)
 
@@ -71,18 +71,35 @@ class StorPoolCopying(StorPoolSetup, abstract=True):
     def backup_volume(self, context: Any, backup: Any, backup_service: Any) -> None:
         """Back the volume or snapshot of ``backup`` up.
 
-        :param backup: with ``id``, ``volume_id`` and, to back up a snapshot, ``snapshot_id``.
+        :param backup: with ``id``, ``volume_id`` and, to back up a snapshot, ``snapshot_id``; or with ``source``, a
+            snapshot that somebody else has made for it.
         :param backup_service: ``backup(backup, file)``, which reads the bytes from a file.
         """
+        source = backup.get("source")
+        if isinstance(source, Snapshot):
+            with _reading(self, self.storpool_name(source)) as device:
+                backup_service.backup(backup, device)
+            return
         if snapshot_id := backup.get("snapshot_id"):
             with _reading(self, self._name("snapshot", snapshot_id)) as device:
                 backup_service.backup(backup, device)
             return
         volume = backup.get("volume")
-        source = self._name("volume", volume.name_id if volume is not None else backup["volume_id"])
+        origin = self._name("volume", volume.name_id if volume is not None else backup["volume_id"])
         between = self._name("backup", backup["id"])
-        with self._frozen(source, between), _reading(self, between) as device:
+        with self._frozen(origin, between), _reading(self, between) as device:
             backup_service.backup(backup, device)
+
+    def restore_backup(self, context: Any, backup: Any, volume: Volume, backup_service: Any) -> None:
+        """Let a backup service write a backup to ``volume``.
+
+        :param backup_service: ``restore(backup, volume_id, file)``, which writes the bytes into a file.
+        """
+        with (
+            self._attached("volume", self.storpool_name(volume), "rw") as path,
+            _Device(path, os.O_RDWR) as device,
+        ):
+            backup_service.restore(backup, volume.id, device)
 
     # --- snapshots ----------------------------------------------------------------------------------------------
 
@@ -197,11 +214,11 @@ class _Device(io.RawIOBase):
 
     def __init__(self, path: Path, mode: int) -> None:
         self._descriptor = os.open(path, mode | os.O_CLOEXEC)
-        self._writable = mode == os.O_WRONLY
+        self._readable, self._writable = mode != os.O_WRONLY, mode != os.O_RDONLY
         self._offset = 0
 
     def readable(self) -> bool:
-        return not self._writable
+        return self._readable
 
     def writable(self) -> bool:
         return self._writable

@@ -57,6 +57,16 @@ clone             C       W       B
 """
 
 
+# ``chain`` is create_backup as it holds the backup that it is made against.
+_BACKUP = """
+holder            create  delete  restore  chain
+create            S       W       W        W
+delete            C       S       C        C
+restore           C       W       W        W
+chain             C       W       W        B
+"""
+
+
 def _parse(text: str) -> dict[tuple[str, str], Policy]:
     header, *rows = (line.split() for line in text.strip().splitlines())
     return {
@@ -64,9 +74,13 @@ def _parse(text: str) -> dict[tuple[str, str], Policy]:
     }
 
 
-TABLE: dict[str, dict[tuple[str, str], Policy]] = {"volume": _parse(_VOLUME), "snapshot": _parse(_SNAPSHOT)}
-TABLE["group"] = _parse(_GROUP)
-TABLE["cgsnapshot"] = _parse(_CGSNAPSHOT)
+TABLE: dict[str, dict[tuple[str, str], Policy]] = {
+    "volume": _parse(_VOLUME),
+    "snapshot": _parse(_SNAPSHOT),
+    "group": _parse(_GROUP),
+    "cgsnapshot": _parse(_CGSNAPSHOT),
+    "backup": _parse(_BACKUP),
+}
 
 #: how each journalled verb is called in the table, by the noun of the resource that it holds.
 ALIASES: dict[str, dict[str, str]] = {
@@ -83,6 +97,9 @@ ALIASES: dict[str, dict[str, str]] = {
         "update_volume": "update",
         "discard": "clone",
         "restore_storage": "clone",
+        # A snapshot is what is read, so connections go on beside a backup; what is restored to is nobody's meanwhile.
+        "create_backup": "extend",
+        "restore_backup": "revert",
     },
     "snapshot": {
         "create_snapshot": "create",
@@ -93,6 +110,13 @@ ALIASES: dict[str, dict[str, str]] = {
         "delete_volume": "delete",
         "discard": "clone",
         "restore_storage": "clone",
+        "create_backup": "clone",
+    },
+    "backup": {
+        "create_backup": "chain",
+        "delete_backup": "delete",
+        "restore_backup": "restore",
+        "create_volume": "restore",
     },
 }
 
@@ -124,6 +148,7 @@ ALIASES["snapshot"] |= {
 #: verbs that are called otherwise where they hold what they make than where they hold its source.
 MAKERS = {
     ("volume", "create_volume"): "create",
+    ("backup", "create_backup"): "create",
     ("volume", "create_consistencygroup_from_src"): "create",
     ("group", "create_consistencygroup_from_src"): "create",
 }

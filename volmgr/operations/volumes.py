@@ -17,7 +17,7 @@ from volmgr import exception, types, validate
 from volmgr.db import attachments, exports, models, records
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
-from volmgr.operations import members, placing
+from volmgr.operations import members, placing, restoring
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
 from volmgr.operations.registry import register
 from volmgr.placement import Place
@@ -39,6 +39,7 @@ class CreateArgs(Args):
     size: int | None = arg(validate.optional(validate.size), default=None)
     snapshot_id: str | None = arg(validate.optional(validate.uuid), default=None)
     source_volid: str | None = arg(validate.optional(validate.uuid), default=None)
+    backup_id: str | None = arg(validate.optional(validate.uuid), default=None)
     volume_type: str | None = arg(_text, default=None)
     name: str | None = arg(_text, default=None)
     description: str | None = arg(validate.optional(validate.description), default=None)
@@ -70,15 +71,18 @@ class CreateVolume(Operation[CreateArgs]):
     def required(self) -> tuple[str, ...]:
         if self.a.snapshot_id:
             return ("create_volume_from_snapshot",)
+        if self.a.backup_id:
+            return ("create_volume", "restore_backup")
         return ("create_cloned_volume",) if self.a.source_volid else self.needs
 
     def lane_on(self, driver: Any) -> Lane:
-        return Lane.BULK if self._source and not driver.instant_clone else Lane.CONTROL
+        return Lane.BULK if self.a.backup_id or (self._source and not driver.instant_clone) else Lane.CONTROL
 
     def prepare(
         self, backend: Backend, context: RequestContext, volume: Callable[[str], types.Volume]
     ) -> placing.Placing:
         kind, request = placing.request_of(backend, context, self.a.to_json())
+        request = dataclasses.replace(request, size=request.size or restoring.size_of(backend, self.a.backup_id))
         made = placing.Placing(backend.placement, kind, request)
         if self.a.group_id is not None:
             members.place_in_group(backend, context, made, self.a.to_json())
@@ -93,12 +97,13 @@ class CreateVolume(Operation[CreateArgs]):
             return (*group, Claim("snapshot", self.a.snapshot_id, "clone", exclusive=False))
         if self.a.source_volid:
             return (*group, Claim("volume", self.a.source_volid, "clone", exclusive=False))
-        return group
+        return (*group, restoring.claim(self.a.backup_id)) if self.a.backup_id else group
 
     def admit(self, tx: Admitting) -> None:
         a = self.a
-        if a.snapshot_id and a.source_volid:
-            raise exception.Invalid("snapshot_id and source_volid exclude each other", field="source_volid")
+        given = [name for name in ("snapshot_id", "source_volid", "backup_id") if getattr(a, name)]
+        if len(given) > 1:
+            raise exception.Invalid(f"{' and '.join(given)} exclude each other", field=given[-1])
         size, where = a.size, tx.prepared
         source: types.Volume | types.Snapshot | None = None
         if a.snapshot_id:
@@ -107,6 +112,8 @@ class CreateVolume(Operation[CreateArgs]):
             source = tx.peek_volume(a.source_volid)
         if source is not None:
             size = self._fits(size, source.size)
+        elif a.backup_id:
+            size = self._fits(size, restoring.peek(tx, a.backup_id).size)
         if size is None:
             raise exception.Invalid("size is missing", field="size")
         if size > tx.settings.max_volume_size:
@@ -142,6 +149,8 @@ class CreateVolume(Operation[CreateArgs]):
         tx.reserve_address(self.a.volume_id)
 
     def again(self, task: Task, error: exception.VolmgrError) -> Place | None:
+        if restoring.FILL in task.results or restoring.FILL in (task.data.get("times") or {}):
+            return None  # it is the backup that fails, or its store
         return placing.again(task, self.a.to_json(), error)
 
     def move(self, task: Task, tx: Closing, place: Place) -> None:
@@ -180,7 +189,10 @@ class CreateVolume(Operation[CreateArgs]):
             task.driver.delete_volume(volume)
 
         rerun = Rerun.REBUILD if self._source else Rerun.REPEAT
-        return (Step("create", create, undo, rerun),)
+        created = Step("create", create, undo, rerun)
+        if self.a.backup_id:
+            return (created, restoring.fill_step(task, self.a.backup_id, volume, blank=True))
+        return (created,)
 
     def commit(self, task: Task, tx: Closing) -> Any:
         columns = tx.model_update("volume", self.a.volume_id, task.results.get("create"))

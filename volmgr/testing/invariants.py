@@ -143,7 +143,7 @@ def _storage(
 ) -> list[str]:
     recorded = {row.id: row for row in objects}
     there = {item.object_id for item in seen}
-    embodied = {row.object_id for each in resources.values() for row in each if row.status not in ("error",)}
+    embodied = {row.object_id for noun in claims.STORED for row in resources[noun] if row.status not in ("error",)}
     found = [f"storage of {item} is in no row" for item in sorted(there - recorded.keys())]
     found += [f"object {item} has no storage" for item in sorted((recorded.keys() & embodied) - there)]
     found += [f"a resource's object {item} has no row" for item in sorted(embodied - recorded.keys())]
@@ -171,7 +171,7 @@ def _targets(
     targets: Sequence[ObservedExport],
 ) -> list[str]:
     served = {item.target_name: item for item in targets}
-    of = {row.id: row.object_id for each in resources.values() for row in each}
+    of = {row.id: row.object_id for noun in claims.STORED for row in resources[noun]}
     serials = {row.id: row.serial for row in objects}
     found = [f"target {name} has no export" for name in sorted(served.keys() - {row.target_name for row in exports})]
     for row in exports:
@@ -191,4 +191,4 @@ def _targets(
 
 
 def _embodied_or_broken(resources: dict[str, list[Any]]) -> set[str]:
-    return {row.object_id for each in resources.values() for row in each}
+    return {row.object_id for noun in claims.STORED for row in resources[noun]}

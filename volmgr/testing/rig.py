@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from volmgr import crypto, types
+from volmgr.backups.stores import DEFAULT, Stores
 from volmgr.context import RequestContext
 from volmgr.db import schema
 from volmgr.db import types as volume_types
@@ -30,6 +31,7 @@ from volmgr.runtime import Executor, SystemClock
 from volmgr.targets.base import Target, TargetConfig
 from volmgr.targets.fake import FakeTarget
 from volmgr.tasks import Backend
+from volmgr.testing.backups import MemoryStore
 
 HOST = "host@sim"
 FOREVER = float("inf")
@@ -64,6 +66,7 @@ class Rig:
     :param folder: where the database, the key file and the simulator's objects are.
     :param host: the worker's name; several rigs on one database are several workers.
     :param make_driver: makes another driver than the simulator, given the worker's name and the target.
+    :param stores: where backups go, for a rig that finds what another one left.
     :param settings: what differs from the defaults of :class:`volmgr.db.admission.Settings`.
     """
 
@@ -77,6 +80,7 @@ class Rig:
         target: Target | None = None,
         make_driver: Callable[[str, Target], Any] | None = None,
         host: str = HOST,
+        stores: Stores | None = None,
         **settings: Any,
     ) -> None:
         self.folder = folder
@@ -92,6 +96,10 @@ class Rig:
         self.types = volume_types.Cache(self.database)
         self.placement = Placement(self.database, host, self.settings.zone, self.clock, max_age=FOREVER)
         self.placement.measured(self.driver.get_volume_stats())
+        #: where backups go: memory, unless told otherwise.
+        self.stores = stores or Stores({})
+        if stores is None:
+            self.stores.add(DEFAULT, MemoryStore())
         #: the other workers that were woken.
         self.rung: list[str] = []
         self.exports = Exports(
@@ -115,6 +123,7 @@ class Rig:
                 self.types.find,
                 self.placement,
                 self.rung.append,
+                stores=self.stores,
             ),
             executor=executor or self.stepwise,
             clock=self.clock,

@@ -15,6 +15,7 @@ from volmgr import exception, names
 from volmgr.drivers.interfaces import ObserveVD
 from volmgr.drivers.interfaces.upkeep import Progress
 from volmgr.drivers.naming import CREATING, DELETING, describe, own_name
+from volmgr.drivers.sim.backups import SimBackups
 from volmgr.drivers.sim.faults import AFTER, BEFORE
 from volmgr.drivers.sim.groups import SimGroups
 from volmgr.drivers.sim.images import SimImages
@@ -24,7 +25,7 @@ from volmgr.drivers.sim.store import MemoryStore
 from volmgr.types import GiB, ObservedObject, Snapshot, Volume
 
 
-class SimDriver(SimGroups, SimManage, SimImages, SimReplica, ObserveVD):
+class SimDriver(SimGroups, SimManage, SimImages, SimBackups, SimReplica, ObserveVD):
     """The simulator.
 
     Further arguments of the constructor:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 from volmgr import exception
 from volmgr.drivers.folder import Folder
+from volmgr.tools.punch import punch
 from volmgr.types import MiB
 
 BLOCK = 4096
@@ -75,6 +76,14 @@ class Store(abc.ABC):
     @abc.abstractmethod
     def write(self, name: str, offset: int, data: bytes) -> None:
         """Write bytes into an object that is there."""
+
+    @abc.abstractmethod
+    def zero(self, name: str, offset: int, length: int) -> None:
+        """Make bytes of an object that is there zeros, so that they take no room."""
+
+    @abc.abstractmethod
+    def next_data(self, name: str, offset: int) -> int:
+        """Return from where on the next bytes are that may be no zeros in an object that is there, else its end."""
 
     @abc.abstractmethod
     def pieces(self, name: str) -> Iterator[tuple[int, bytes]]:
@@ -205,6 +214,25 @@ class MemoryStore(Store):
                 item.blocks[index] = bytes(block)
                 position += len(part)
 
+    def zero(self, name: str, offset: int, length: int) -> None:
+        first, last = -(-offset // BLOCK), (offset + length) // BLOCK
+        edges = ((offset, min(first * BLOCK, offset + length)), (max(last * BLOCK, offset), offset + length))
+        with self._lock:
+            item = self._get(name)
+            for index in [index for index in item.blocks if first <= index < last]:
+                del item.blocks[index]
+        for start, end in edges:
+            if start < end:
+                self.write(name, start, bytes(end - start))
+
+    def next_data(self, name: str, offset: int) -> int:
+        with self._lock:
+            item, first = self._get(name), offset // BLOCK
+            if first in item.blocks:
+                return offset
+            found = min((index for index in item.blocks if index > first), default=None)
+            return item.size if found is None else found * BLOCK
+
     def pieces(self, name: str) -> Iterator[tuple[int, bytes]]:
         with self._lock:
             item = self._get(name)
@@ -330,6 +358,18 @@ class FolderStore(Store):
     def write(self, name: str, offset: int, data: bytes) -> None:
         with self._instant:
             self._folder.write(name, offset, data)
+
+    def zero(self, name: str, offset: int, length: int) -> None:
+        with self._instant, self._folder.opened(name) as fd:
+            if punch(fd, offset, length):
+                return
+        for start in range(offset, offset + length, MiB):
+            self.write(name, start, bytes(min(MiB, offset + length - start)))
+
+    def next_data(self, name: str, offset: int) -> int:
+        with self._folder.opened(name, os.O_RDONLY) as fd:
+            start = _next_data(fd, offset)
+            return os.fstat(fd).st_size if start is None else start
 
     def pieces(self, name: str) -> Iterator[tuple[int, bytes]]:
         with self._folder.opened(name, os.O_RDONLY) as fd:

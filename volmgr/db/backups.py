@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Backups in SQL: what one is made against, what was made against one, and which a worker's audit compares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from volmgr import states
+from volmgr.db import models
+
+_T = models.backups
+
+
+def latest(conn: Connection, volume_id: str, store: str, project_id: str | None) -> str | None:
+    """Return the id of a project's newest whole backup of a volume in a store, or None."""
+    query = (
+        sa.select(_T.c.id)
+        .where(_T.c.volume_id == volume_id, _T.c.store == store, _T.c.project_id == project_id)
+        .where(_T.c.status == "available")
+        .order_by(_T.c.created_at.desc(), _T.c.id)
+    )
+    found = conn.execute(query.limit(1)).scalar()
+    return None if found is None else str(found)
+
+
+def dependants(conn: Connection, backup_id: str) -> list[str]:
+    """Return the ids of the backups that were made against one, oldest first."""
+    query = sa.select(_T.c.id).where(_T.c.parent_id == backup_id).order_by(_T.c.created_at, _T.c.id)
+    return list(conn.execute(query).scalars())
+
+
+def complete(conn: Connection, backup_id: str, **columns: Any) -> None:
+    """Write what a backup's row could not say when it was made."""
+    conn.execute(sa.update(_T).where(_T.c.id == backup_id).values(**columns))
+
+
+def by_store(conn: Connection) -> dict[str, dict[str, str]]:
+    """Return the statuses of all backups by id, by the name of the store."""
+    found: dict[str, dict[str, str]] = {}
+    for row in conn.execute(sa.select(_T.c.id, _T.c.store, _T.c.status)):
+        found.setdefault(row.store, {})[row.id] = row.status
+    return found
+
+
+def maker(conn: Connection, backup_id: str) -> dict[str, Any]:
+    """Return the journal's data of the operation that is making a backup; empty where none is."""
+    journal = models.operations
+    query = sa.select(journal.c.data).where(
+        journal.c.resource_id == backup_id,
+        journal.c.verb == "create_backup",
+        journal.c.state.in_(states.UNFINISHED),
+    )
+    return dict(conn.execute(query).scalar() or {})
