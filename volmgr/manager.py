@@ -14,6 +14,7 @@ import oslo_messaging
 
 from volmgr import exception, validate, why
 from volmgr.administration import Administration
+from volmgr.moves import Moves
 from volmgr.operations import manage_existing as managing
 from volmgr.operations import snapshots, undelete, volumes
 from volmgr.readers import FILTERS, Readers
@@ -71,7 +72,7 @@ class SchedulerDependentManager(Manager):
         self.last_capabilities = capabilities
 
 
-class VolumeManager(Administration, SchedulerDependentManager):
+class VolumeManager(Administration, Moves, SchedulerDependentManager):
     """Makes it so: volumes, snapshots, attachments and connections of one backend.
 
     :param volume_driver: a driver instead of the configured one. :param worker: what serves the backend.
