@@ -61,6 +61,8 @@ class Backend:
     ring: Callable[[str], None] = lambda _host: None
     #: tells whoever listens what happens.
     notifications: Notifications | Silence = field(default_factory=Silence)
+    #: whether the backend takes no changes.
+    frozen: Callable[[], bool] = lambda: False
 
 
 @dataclass
