@@ -31,6 +31,12 @@ EVENTS: dict[str, str] = {
     "undelete_volume": "volume.undelete",
     "extend_volume": "volume.resize",
     "revert_to_snapshot": "volume.revert",
+    "retype": "volume.retype",
+    "migrate_volume": "volume.migrate",
+    "accept_transfer": "volume.transfer",
+    "promote_replica": "volume.promote_replica",
+    "reenable_replication": "volume.reenable_replication",
+    "failover_host": "service.failover",
     "manage_existing": "volume.manage",
     "create_snapshot": "snapshot.create",
     "delete_snapshot": "snapshot.delete",
@@ -40,7 +46,7 @@ EVENTS: dict[str, str] = {
     "restore_backup": "volume.restore",
 }
 #: journalled verbs that tell nobody: a part of another verb, or an operator's repair.
-SILENT = frozenset({"wipe", "discard", "restore_storage"})
+SILENT = frozenset({"wipe", "discard", "restore_storage", "receive_volume"})
 #: by verb that is answered at once, the same.
 ANSWERED: dict[str, str] = {
     "update_volume": "volume.update",

@@ -22,7 +22,7 @@ import oslo_messaging
 from volmgr import context as ctx
 from volmgr import crypto, exception, health, reporting, systemd, types
 from volmgr.backups.stores import Stores
-from volmgr.db import operations, reservations, schema, services
+from volmgr.db import operations, reservations, schema, services, transfers
 from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
 from volmgr.db.engine import Database
@@ -38,9 +38,11 @@ from volmgr.operations.base import Args, Operation
 from volmgr.operations.catalogue import Catalogue
 from volmgr.operations.properties import Properties
 from volmgr.operations.resets import Resets
+from volmgr.operations.transfers import AcceptTransfer, Transfers
 from volmgr.placement import Placement
 from volmgr.reconcile.auditor import LEVEL, Auditor
 from volmgr.reconcile.world import Process
+from volmgr.replicas import Replicas
 from volmgr.runtime import Clock, Executor, Lanes, SystemClock
 from volmgr.switches import Switches
 from volmgr.targets.base import Target, TargetConfig
@@ -169,6 +171,7 @@ class Worker:
             down_time=self.conf.service_down_time,
             max_age=3 * self.conf.report_interval,
         )
+        replicas = Replicas(self.database, self.driver, self.host)
         backend = Backend(
             self.driver,
             self.exports,
@@ -181,6 +184,7 @@ class Worker:
             self.notifications,
             self.metrics,
             Stores.from_conf(self.conf),
+            lambda: replicas.frozen,
         )
         self.dispatcher = Dispatcher(
             self.database,
@@ -199,6 +203,13 @@ class Worker:
         self.resets = Resets(self.database, self.clock, self.host)
         self.attachments = Attachments(self.database, self.exports, self.clock)
         self.properties = Properties(self.database, self.exports, self.clock)
+        self.replicas = replicas
+        self.transfers = Transfers(
+            self.database,
+            self.clock,
+            lambda context, values: self.submit(context, AcceptTransfer, values),
+            lambda context: self.dispatcher.joined(context, AcceptTransfer.verb),
+        )
         self.catalogue = Catalogue(self.database, self.types, self.clock, settings.quota)
 
     def _load_target(self) -> Target | None:
@@ -231,7 +242,10 @@ class Worker:
         cls = loader.load(self.options.volume_driver)
         # Commands inherit the lock of this life, so that the next one can end what outlives it.
         lock_fd = self.incarnation.fd
-        return cls(configuration=self.options, host=self.host, target=self.target, lock_fd=lock_fd)
+        active = Replicas(self.database, None, self.host).active_backend_id
+        return cls(
+            configuration=self.options, host=self.host, target=self.target, lock_fd=lock_fd, active_backend_id=active
+        )
 
     def _settings(self) -> Settings:
         conf, options = self.conf, self.options
@@ -449,6 +463,7 @@ class Worker:
                     trouble = self._look_after_target()
                 if self.is_working() and time.monotonic() - asked >= self.conf.backend_stats_polling_interval:
                     self._measure()
+                    self.replicas.look()
                     stats, asked = self._stats, time.monotonic()
                 with self.database.writer() as conn:
                     state = "up" if trouble is None else "down"
@@ -462,7 +477,12 @@ class Worker:
                 LOG.error("The heartbeat of %s failed, it is tried again: %s", self.host, error)
 
     def _expire(self) -> None:
-        """Give quota back that was reserved and not used in time."""
+        """Give quota back that was reserved and not used in time, and withdraw offers that nobody has accepted."""
+        with self.database.reader() as conn:
+            over = transfers.has_expired(conn, self.clock.now())
+        if over:
+            with self.database.writer() as conn:
+                transfers.expire(conn, self.clock.now())
         with self.database.reader() as conn:
             if not reservations.expired(conn, self.clock.now()):
                 return

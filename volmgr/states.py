@@ -105,6 +105,7 @@ _VOLUME_WORK = {
     "restoring-backup": "a backup is being written to it",
     "retyping": "is being given another type",
     "migrating": "is being moved to another backend",
+    "promoting": "its replica takes its place",
     "managing": "existing storage is being taken over",
     "unmanaging": "its storage is being let go",
 }
@@ -169,9 +170,13 @@ VOLUME = Machine(
         *(move for state in ("available", "in-use") for move in _moves(f"retype:done-{state}", ("retyping",), state)),
         *_moves("migrate", ("available", "in-use"), "migrating"),
         *(move for state in ("available", "in-use") for move in _moves(f"migrate:done-{state}", ("migrating",), state)),
+        ("available", "promote", "promoting"),
+        ("promoting", "promote:done", "available"),
+        *(move for state in _IDLE for move in _moves("reenable", (state,), state)),
         ("managing", "manage:done", "available"),
         ("managing", "manage:failed", "error"),
         ("available", "transfer", "awaiting-transfer"),
+        *_moves("accept", ("available", "awaiting-transfer"), "awaiting-transfer"),
         ("awaiting-transfer", "transfer:done", "available"),
     ],
 )
@@ -206,6 +211,7 @@ SNAPSHOT = Machine(
         ("available", "clone", "available"),
         ("available", "connect", "available"),
         ("available", "update", "available"),
+        *(move for state in ("available", *_BROKEN) for move in _moves("transfer", (state,), state)),
         ("available", "backup", "backing-up"),
         ("backing-up", "backup:done", "available"),
         ("managing", "manage:done", "available"),
@@ -363,7 +369,7 @@ OPERATION = Machine(
         "queued": "its intent is committed; it waits for a worker, a lane, a time or the operation in its way",
         "running": "a worker is at it",
         "undoing": "it failed or was cancelled, its steps are being undone",
-        "parked": "it cannot go on by itself: retry or abandon it",
+        "parked": "it waits: for its backend or another worker by itself, or for somebody to retry or abandon it",
     },
     [
         ("queued", "claim", "running"),

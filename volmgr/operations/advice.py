@@ -29,7 +29,8 @@ WAYS_OUT: dict[str, dict[str, str]] = {
         "reserved": f"the instance connects, or: {_DETACH}",
         "attaching": f"the instance connects, or: {_DETACH}",
         "detaching": f"the instance lets go, or: {_DETACH}",
-        "awaiting-transfer": "the other project accepts it, or: volmgr volume delete --force {id}",
+        "awaiting-transfer": "the other project accepts it, or the offer is withdrawn (volmgr transfer delete), or: "
+        "volmgr volume delete --force {id}",
         "error": "volmgr volume delete {id}",
         "error_deleting": "volmgr volume delete {id}",
         "deleted": "nothing, it is gone",
@@ -65,6 +66,8 @@ def of_operation(record: types.OperationRecord) -> str:
     """Return the command for whoever waits for an unfinished operation."""
     if record.state != "parked":
         return f"volmgr operation wait {record.id}"
+    if record.parked_for == "worker":
+        return f"volmgr operation wait {record.id}, or: volmgr operation cancel {record.id}"
     if record.parked_for == "backend":
         return f"it is tried again by itself; at once by: volmgr operation retry {record.id}"
     return f"volmgr operation retry {record.id}, or: volmgr operation abandon {record.id}"

@@ -99,6 +99,7 @@ class Step:
     :param undo: takes back whatever ``do`` may have done, also half of it, also nothing.
     :param recognise: after a crash: returns what ``do`` would have returned, or raises NotFound if it was not done.
     :param pivot: what to swap in SQL once the step is done; from that transaction on the operation only goes forward.
+        One that returns False has changed nothing: the step was none this time, and there is a way back still.
     """
 
     name: str
@@ -107,7 +108,7 @@ class Step:
     rerun: Rerun = Rerun.REPEAT
     recognise: Callable[[], Any] | None = None
     lane: Lane = Lane.CONTROL
-    pivot: Callable[[Closing], None] | None = None
+    pivot: Callable[[Closing], bool | None] | None = None
 
 
 def arg(check: validate.Check, **kwargs: Any) -> Any:
@@ -162,7 +163,7 @@ class Operation(abc.ABC, Generic[A]):
     :cvar lane: where it runs when its steps do not say otherwise. :cvar asks: whether :meth:`prepare` asks the
         backend, which only a request that is new and supported may do.
     :cvar persistent: nobody waits for it and it has to succeed in the end: from its pivot on every failure is tried
-        again, for ever.
+        again, for ever. :cvar while_frozen: whether a frozen backend takes it.
     """
 
     verb: ClassVar[str]
@@ -173,6 +174,7 @@ class Operation(abc.ABC, Generic[A]):
     lane: ClassVar[Lane] = Lane.CONTROL
     asks: ClassVar[bool] = False
     persistent: ClassVar[bool] = False
+    while_frozen: ClassVar[bool] = False
 
     def __init__(self, arguments: A) -> None:
         self.a = arguments
