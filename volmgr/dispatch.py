@@ -103,6 +103,8 @@ class Dispatcher(Steering):
         for verb in operation.required():
             if not self.backend.driver.supports(verb):
                 raise exception.Unsupported(verb=verb, hint=f"The driver {type(self.backend.driver).__name__} cannot")
+            if (why := self.backend.driver.lacks.get(verb)) is not None:
+                raise exception.Unsupported(verb=verb, hint=why)
 
     def _check_thawed(self, operation: Operation[Any]) -> None:
         if self.backend.frozen() and not operation.while_frozen:

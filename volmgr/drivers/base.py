@@ -61,6 +61,11 @@ class BaseVD(Interface, interface=True):
     #: whether ``revert_to_snapshot`` changes the volume itself; once begun it can only be brought to its end.
     reverts_in_place: bool = False
 
+    @property
+    def lacks(self) -> Mapping[str, str]:
+        """Verbs that drivers of this class can do and this backend cannot, as it is set up, each with what could."""
+        return {}
+
     def __init__(
         self,
         *args: Any,

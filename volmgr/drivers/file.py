@@ -19,6 +19,7 @@ from volmgr import exception, names
 from volmgr.concurrency import offload
 from volmgr.drivers import progress as reports
 from volmgr.drivers.exporting import TargetVD
+from volmgr.drivers.file_groups import FileGroups
 from volmgr.drivers.folder import Folder
 from volmgr.drivers.interfaces import ExtendVD, ObserveVD, RetypeVD, SnapshotVD, TrashVD
 from volmgr.drivers.interfaces.upkeep import Progress
@@ -45,7 +46,7 @@ WIPE_STEPS, WIPE_BYTES = 256, GiB
 VOLUMES, TRASH = "volumes", "trash"
 
 
-class FileDriver(SnapshotVD, ExtendVD, RetypeVD, TrashVD, ObserveVD, TargetVD):
+class FileDriver(FileGroups, SnapshotVD, ExtendVD, RetypeVD, TrashVD, ObserveVD, TargetVD):
     """Raw files ``<store>/volumes/<name>``; deleted ones lie in ``<store>/trash`` until they are wiped."""
 
     VERSION = "1.0.0"
@@ -141,6 +142,7 @@ class FileDriver(SnapshotVD, ExtendVD, RetypeVD, TrashVD, ObserveVD, TargetVD):
             "thin_provisioning_support": True,
             "thick_provisioning_support": False,
             "multiattach": True,
+            "consistencygroup_support": self.can_hold,
             "filter_function": self.get_filter_function(),
             "goodness_function": self.get_goodness_function(),
             **self.configuration.extra_capabilities,

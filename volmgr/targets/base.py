@@ -8,7 +8,8 @@ cannot be rebuilt from that. It knows no driver, no database and no RPC, only :m
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -66,6 +67,21 @@ class Target(abc.ABC):
 
         :raises BackendDown: it does not.
         """
+
+    @property
+    def can_hold(self) -> bool:
+        """Whether :meth:`hold` can."""
+        return False
+
+    @contextlib.contextmanager
+    def hold(self, seconds: float) -> Iterator[None]:
+        """Let every initiator wait for the length of a block: what was acknowledged before it is in the storage.
+
+        :param seconds: after which everything goes on by itself. :raises Unsupported: this target cannot.
+        :raises Timeout: the block took longer, so what was done in it is not of one instant.
+        """
+        raise exception.Unsupported(verb="hold", hint="Use tgtadm, with a tgtd of its own")
+        yield
 
     @abc.abstractmethod
     def validate_connector(self, connector: dict[str, Any]) -> None:

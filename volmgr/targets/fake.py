@@ -7,8 +7,9 @@ follows the contract of :mod:`volmgr.targets.base` to the letter and touches not
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from volmgr import exception
@@ -61,6 +62,15 @@ class FakeTarget(Target):
         """Return if it was started and no failure is set."""
         with self._lock:
             self._asked("check")
+
+    @property
+    def can_hold(self) -> bool:
+        return True
+
+    @contextlib.contextmanager
+    def hold(self, seconds: float) -> Iterator[None]:
+        """Do nothing: nobody is served."""
+        yield
 
     def validate_connector(self, connector: dict[str, Any]) -> None:
         """Check that the connector has an initiator name, as any iSCSI target needs."""

@@ -153,6 +153,22 @@ class TgtTarget(Target):
         finally:
             lock.release()
 
+    # --- a moment
+
+    @property
+    def can_hold(self) -> bool:
+        """A private tgtd can be held; a shared one serves others, too."""
+        return self._daemon is not None
+
+    @contextlib.contextmanager
+    def hold(self, seconds: float) -> Iterator[None]:
+        """Stop our tgtd for the length of a block, as :meth:`Target.hold` says."""
+        if self._daemon is None:
+            raise exception.Unsupported(verb="hold", hint="A tgtd that others use is not stopped: unset tgt_socket")
+        self._life()
+        with self._daemon.held(seconds):
+            yield
+
     # --- exports
 
     def validate_connector(self, connector: dict[str, Any]) -> None:

@@ -23,12 +23,12 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from volmgr import exception
-from volmgr.tools import tgtd_port
+from volmgr import exception, killpoints
+from volmgr.tools import guardian, tgtd_port
 from volmgr.tools.tgt import TgtClient, errors
 from volmgr.types import Portal
 
@@ -43,6 +43,7 @@ _PAUSE_SECONDS = 0.01
 #: how long an end by request and then a SIGKILL may each take, and how long a start.
 _END_SECONDS = 5.0
 _START_SECONDS = 15.0
+_STOP_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,35 @@ class Tgtd:
                 self._kill(identity)
             self._state_file.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def held(self, seconds: float) -> Iterator[None]:
+        """Stop the process for the length of a block; nothing of what it does for initiators is half done then.
+
+        What it has acknowledged is in its files. Should we die meanwhile, a guardian lets it go on, and so does our
+        next start.
+
+        :param seconds: after which the guardian lets it go on although the block lasts.
+        :raises Timeout: the block lasted longer, or the process did not stop.
+        """
+        identity = self.identity()
+        handle = os.pidfd_open(identity.pid)
+        try:
+            if _identity(identity.pid) != identity:
+                raise errors.TgtDown(socket=self.client.socket, reason="it has just ended", request="hold")
+            with guardian.guarded([f"process:{identity.pid}:{identity.started}"], seconds):
+                try:
+                    signal.pidfd_send_signal(handle, signal.SIGSTOP)
+                    # A thread that is inside a write stops behind it; until then the write may be half done.
+                    _poll(lambda: _all_stopped(identity.pid), _STOP_SECONDS, "tgtd to stop")
+                    killpoints.reach("hold/tgtd/held")
+                    yield
+                    killpoints.reach("hold/tgtd/done")
+                finally:
+                    with contextlib.suppress(ProcessLookupError):  # it was killed while it was held
+                        signal.pidfd_send_signal(handle, signal.SIGCONT)
+        finally:
+            os.close(handle)
+
     # --- start
 
     def _adopt(self) -> bool:
@@ -154,6 +184,8 @@ class Tgtd:
         identity = _identity(pid)
         try:
             self._verify(pid)
+            # Whoever held it may have died with the guardian; one that runs takes no notice.
+            os.kill(pid, signal.SIGCONT)
             self.client.system()
         except errors.TgtDown:
             # A process that is being killed still takes connections for a moment.
@@ -310,6 +342,15 @@ def _identity(pid: int) -> Identity | None:
     if fields[0] in ("Z", "X"):
         return None
     return Identity(pid, int(fields[19]), _boot_id())
+
+
+def _all_stopped(pid: int) -> bool:
+    """Return whether every thread of a process is stopped (proc(5): state T)."""
+    states = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            states.append((task / "stat").read_text().rpartition(")")[2].split()[0])
+    return all(state in ("T", "Z", "X") for state in states)
 
 
 @functools.cache

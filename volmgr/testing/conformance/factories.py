@@ -13,6 +13,7 @@ import importlib.metadata
 import pathlib
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -22,6 +23,8 @@ from volmgr.drivers.options import Configuration
 from volmgr.drivers.sim import SimDriver
 from volmgr.drivers.sim.store import forget_store
 from volmgr.drivers.storpool import StorPoolDriver
+from volmgr.targets.base import TargetConfig
+from volmgr.targets.fake import FakeTarget
 from volmgr.testing.storpool.process import StorPoolServer
 from volmgr.types import GiB, MiB, Snapshot, Volume
 
@@ -147,6 +150,20 @@ class SimFolder(_Sim):
         return {"sim_store_path": str(folder / "sim")}
 
 
+class Gate(FakeTarget):
+    """A target through which the suite's clients write, so that they wait while it is held."""
+
+    def __init__(self) -> None:
+        super().__init__(TargetConfig("iqn.2010-10.org.openstack:", (), "/nonexistent"))
+        self.open = threading.Lock()
+
+    @contextlib.contextmanager
+    def hold(self, seconds: float) -> Iterator[None]:
+        """Let clients wait."""
+        with self.open:
+            yield
+
+
 class File(DriverFactory):
     """The file driver over whatever file system temporary folders are on."""
 
@@ -155,10 +172,14 @@ class File(DriverFactory):
 
     def make(self, folder: pathlib.Path) -> FileDriver:
         options = {"file_store_path": str(folder), "file_reflink": self.reflink}
-        driver = FileDriver(configuration=Configuration(options), host=f"host@{self.name}")
+        driver = FileDriver(configuration=Configuration(options), host=f"host@{self.name}", target=Gate())
         driver.do_setup(None)
         driver.check_for_setup_error()
         return driver
+
+    def write(self, driver: Any, resource: Volume | Snapshot, offset: int, data: bytes) -> None:
+        with driver.target_driver.open:
+            super().write(driver, resource, offset, data)
 
     def half_build(self, driver: Any, resource: Volume | Snapshot, data: bytes) -> bool:
         building = pathlib.Path(driver.local_path(resource)).parent / names.building_name(resource.name_id)

@@ -72,7 +72,7 @@ class TestGroups:
         assert succeeded(set(), bench.driver.create_consistencygroup(None, made), None)
         for _ in range(2):
             assert succeeded(_ids(volumes), *bench.driver.delete_consistencygroup(None, made, volumes))
-            assert set(bench.seen()) == {other.name_id}
+            assert set(bench.seen("current")) == {other.name_id}
         assert bench.read(other, 0, len(DATA)) == DATA
 
     def test_volumes_join_and_leave(self, bench: Bench) -> None:
@@ -94,7 +94,7 @@ class TestGroups:
         assert self._marks(bench, snapshots) == [DATA + bytes([index]) for index in range(3)]
         for _ in range(2):
             assert succeeded(_ids(snapshots), *bench.driver.delete_cgsnapshot(None, group(), snapshots))
-            assert set(bench.seen()) == {volume.name_id for volume in volumes}
+            assert set(bench.seen("current")) == {volume.name_id for volume in volumes}
 
     def test_a_group_snapshot_made_again_keeps_the_first_moment(self, bench: Bench) -> None:
         bench.need("create_cgsnapshot", "create_volume_from_snapshot")
