@@ -54,6 +54,11 @@ def image_meta(field: str, value: Any) -> dict[str, Any]:
     return made
 
 
+def view(info: ImageInfo) -> dict[str, Any]:
+    """Return what a client reads of an image; where it lies in a backend is nobody's business."""
+    return {key: value for key, value in info.to_json().items() if key != "location"}
+
+
 @dataclass(frozen=True)
 class UploadArgs(Args):
     """Arguments of copy_volume_to_image."""
@@ -154,14 +159,14 @@ class CopyVolumeToImage(Operation[UploadArgs]):
                 self._nobody_came(task)
             if transfer.made is None:
                 raise exception.Inconsistent("The driver has uploaded nothing")
-            return dict(transfer.made.to_json())
+            return view(transfer.made)
 
         def undo() -> None:
             images.forget(task.id)
             store.discard(info.id, info.version)
 
         def recognise() -> dict[str, Any]:
-            return dict(store.committed(info.id, info.version).to_json())
+            return view(store.committed(info.id, info.version))
 
         steps = [Step("upload", upload, undo, Rerun.RECOGNISE if through else Rerun.REBUILD, recognise)]
         if through:
