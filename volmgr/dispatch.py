@@ -122,9 +122,9 @@ class Dispatcher(Steering):
                 return joined
             self._check_support(operation)
         operation_id = str(uuid.uuid4())
-        row = self._row(operation, operation_id, key, context, claimed=True)
         self._killpoint(f"{cls.verb}/-/received")
         prepared = operation.prepare(self.backend, context, lambda volume_id: self._visible(volume_id, context))
+        row = self._row(operation, operation_id, key, context, claimed=True)
 
         def admit() -> Admitting:
             with self.database.writer() as conn:

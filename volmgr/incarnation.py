@@ -39,6 +39,11 @@ class Incarnation:
         self._fd: int | None = None
 
     @property
+    def held_fd(self) -> int | None:
+        """The same descriptor, None while the lock is not taken."""
+        return self._fd
+
+    @property
     def fd(self) -> int:
         """The descriptor that children inherit (``pass_fds``).
 

@@ -15,6 +15,7 @@ import oslo_messaging
 from volmgr import exception, validate, why
 from volmgr.administration import Administration
 from volmgr.group_verbs import GroupVerbs
+from volmgr.image_verbs import ImageVerbs
 from volmgr.moves import Moves
 from volmgr.operations import manage_existing as managing
 from volmgr.operations import snapshots, undelete, volumes
@@ -74,7 +75,7 @@ class SchedulerDependentManager(Manager):
         self.last_capabilities = capabilities
 
 
-class VolumeManager(Administration, GroupVerbs, Moves, SchedulerDependentManager):
+class VolumeManager(Administration, GroupVerbs, ImageVerbs, Moves, SchedulerDependentManager):
     """Makes it so: volumes, snapshots, attachments and connections of one backend.
 
     :param volume_driver: a driver instead of the configured one. :param worker: what serves the backend.
@@ -133,7 +134,7 @@ class VolumeManager(Administration, GroupVerbs, Moves, SchedulerDependentManager
         self, context: RequestContext, volume_id: str, snapshot_id: str | None = None, reservations: Any = None,
         **properties: Any,
     ) -> dict[str, Any]:
-        """Make a volume: empty, from a snapshot or from another volume (``source_volid``); ``size`` in GiB."""
+        """Make a volume: empty, from a snapshot, another volume (``source_volid``) or an image (``image_id``)."""
         arguments = {
             "volume_id": volume_id, "snapshot_id": snapshot_id, "reservations": reservations, **properties
         }

@@ -26,9 +26,11 @@ from volmgr.db import operations, reservations, schema, services, transfers
 from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
 from volmgr.db.engine import Database
+from volmgr.db.image_cache import CacheSettings
 from volmgr.db.shelves import Shelves
 from volmgr.dispatch import Dispatcher
 from volmgr.exports import Exports
+from volmgr.images.access import Images
 from volmgr.incarnation import Incarnation, command_of
 from volmgr.metrics import Metrics, Unmeasured
 from volmgr.notifications import Notifications, Silence, open_notifications
@@ -152,6 +154,7 @@ class Worker:
     def assemble(self) -> None:
         """Put together what works on the database with the driver: exports, journal, attachments."""
         settings = self._settings()
+        self.images = Images.from_config(self.conf.images, self.conf.state_path, self.incarnation.held_fd)
         self.types = volume_types.Cache(self.database)
         self.exports = Exports(
             self.database,
@@ -185,6 +188,7 @@ class Worker:
             self.metrics,
             Stores.from_conf(self.conf),
             lambda: replicas.frozen,
+            self.images,
         )
         self.dispatcher = Dispatcher(
             self.database,
@@ -265,6 +269,7 @@ class Worker:
             chap=_chap(options.chap_username, options.chap_password),
             grows_in_use=self.target is None or self.target.grows_in_use,
             placement_attempts=conf.placement_attempts,
+            image_cache=_image_cache(self.conf, options),
             shelves=_shelves(options) if self.target is not None and self.target.protocol == "aoe" else None,
         )
 
@@ -550,6 +555,13 @@ def _chap(username: str | None, password: str | None) -> types.Chap | None:
     if bool(username) != bool(password):
         raise exception.InvalidConfiguration(reason="chap_username and chap_password belong together")
     return types.Chap(username, types.Secret(password)) if username and password else None
+
+
+def _image_cache(conf: Any, options: Any) -> CacheSettings | None:
+    if not options.image_volume_cache_enabled:
+        return None
+    gigabytes, count = options.image_volume_cache_max_size_gb, options.image_volume_cache_max_count
+    return CacheSettings(conf.images.cache_project, gigabytes, count)
 
 
 def _shelves(options: Any) -> Shelves:

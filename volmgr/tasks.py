@@ -68,6 +68,8 @@ class Backend:
     stores: Stores = field(default_factory=lambda: Stores({}))
     #: whether the backend takes no changes.
     frozen: Callable[[], bool] = lambda: False
+    #: where images are, a :class:`volmgr.images.access.Images`.
+    images: Any = None
 
 
 @dataclass

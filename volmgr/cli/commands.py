@@ -22,7 +22,7 @@ class Entry(NamedTuple):
 
 
 COMMANDS: dict[str, Entry] = {
-    "volume create": Entry("volume:Create", "make a volume: empty, from a snapshot, or from another volume"),
+    "volume create": Entry("volume:Create", "make a volume: empty, from a snapshot, another volume, or an image"),
     "volume list": Entry("volume:List", "list volumes"),
     "volume show": Entry("volume:Show", "show a volume with its attachments"),
     "volume set": Entry("volume:Set", "change a volume's name, description, metadata and flags"),
@@ -52,6 +52,9 @@ COMMANDS: dict[str, Entry] = {
     "cgsnapshot show": Entry("cgsnapshot:Show", "show a cgsnapshot with its snapshots"),
     "cgsnapshot delete": Entry("cgsnapshot:Delete", "delete cgsnapshots with their snapshots"),
     "cgsnapshot why": Entry("cgsnapshot:Why", "say why a cgsnapshot is in the state that it is in"),
+    "image upload": Entry("image:Upload", "make an image of a volume"),
+    "image list": Entry("image:List", "list images"),
+    "image show": Entry("image:Show", "show an image"),
     "attachment create": Entry("attachment:Create", "reserve a volume, and connect it if a connector is given"),
     "attachment list": Entry("attachment:List", "list attachments"),
     "attachment show": Entry("attachment:Show", "show an attachment"),

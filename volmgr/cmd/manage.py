@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""volmgr-manage: the database's schema, for which no daemon needs to run; audits and resets, which a daemon answers."""
+"""volmgr-manage: the schema and images, for which no daemon needs to run; audits and resets, which a daemon answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from volmgr import concurrency
-from volmgr.cmd import manage_live, manage_usage
+from volmgr.cmd import manage_images, manage_live, manage_usage
 
 if TYPE_CHECKING:
     from volmgr.db.engine import Database
@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog=PROG, description=__doc__)
     top.add_argument("--config-file", action="append", default=[], metavar="PATH", help="may be given several times")
     top.add_argument("--config-dir", action="append", default=[], metavar="PATH", help="a folder with *.conf files")
-    nouns = top.add_subparsers(dest="noun", required=True, metavar="db|audit|usage-audit|volume|snapshot")
+    nouns = top.add_subparsers(dest="noun", required=True, metavar="db|audit|usage-audit|volume|snapshot|image")
     verbs = nouns.add_parser("db", help="the database's schema").add_subparsers(
         dest="verb", required=True, metavar="upgrade|version|check"
     )
@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
         verbs.add_parser(verb, help=text, description=text).set_defaults(run=_on_database)
     manage_live.add_parsers(nouns)
     manage_usage.add_parser(nouns)
+    manage_images.add_parsers(nouns)
     return top
 
 

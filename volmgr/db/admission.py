@@ -17,6 +17,7 @@ from sqlalchemy.engine import Connection
 from volmgr import exception, names, types
 from volmgr.db import claims, exports, models, operations, quotas, records, reservations
 from volmgr.db import types as volume_types
+from volmgr.db.image_cache import CacheSettings
 from volmgr.db.shelves import Shelves
 
 #: the error for a resource that is not there, or is not the caller's to see.
@@ -44,6 +45,7 @@ class Settings:
     :param grows_in_use: whether the target can show a new size to connected initiators.
     :param placement_attempts: on how many backends a creation is tried.
     :param shelves: the addresses of ATA over Ethernet exports; with them every volume has one from its creation.
+    :param image_cache: the limits of the image cache, None without one.
     """
 
     host: str
@@ -58,6 +60,7 @@ class Settings:
     chap: types.Chap | None = None
     shelves: Shelves | None = None
     placement_attempts: int = 3
+    image_cache: CacheSettings | None = None
 
     @property
     def place(self) -> str:
@@ -138,6 +141,16 @@ class Admitting:
             else:
                 self._others[claim.id] = records.OF[claim.resource](row)
         return None
+
+    def share_image(self, volume_id: str) -> bool:
+        """Hold a volume of the image cache, which is anybody's to clone; returns whether it could be held."""
+        claim = claims.Shared("volume", volume_id)
+        row = claims.take(self.conn, claim, self.operation_id, self.now)
+        if row is None:
+            return False
+        self.held.append({"resource": "volume", "id": volume_id, "exclusive": False})
+        self._volumes[volume_id] = records.volume(row)
+        return True
 
     def _own(self, resource: str, row: Any) -> None:
         if self.scope is not None and row.project_id != self.scope:
@@ -249,10 +262,17 @@ class Admitting:
         return volume_types.get(self.conn, type_id, hold=True)
 
     def insert_volume(
-        self, volume_id: str, size: int, volume_type: types.VolumeType | None = None, **columns: Any
+        self,
+        volume_id: str,
+        size: int,
+        volume_type: types.VolumeType | None = None,
+        *,
+        reachable: bool = True,
+        **columns: Any,
     ) -> None:
         """Make a volume's row and its first object, held by this operation.
 
+        :param reachable: whether somebody is going to connect to it.
         :param columns: with a ``host`` it is made there, by that worker.
         """
         values = {
@@ -276,7 +296,7 @@ class Admitting:
         row["metadata"] = row["metadata"] or {}
         self._volumes[volume_id] = types.Volume(**row, volume_type=volume_type)
         self.service = names.service_of(values["host"])
-        if self.service == self.settings.host:
+        if reachable and self.service == self.settings.host:
             self.reserve_address(volume_id)
 
     def reserve_address(self, volume_id: str) -> None:

@@ -52,6 +52,18 @@ def settled_status() -> sa.ColumnElement[str]:
     return sa.case(meaning, value=best, else_="available")
 
 
+@dataclass(frozen=True)
+class Shared:
+    """A claim on something that is whole and unused by others than clones."""
+
+    resource: str
+    id: str
+    sources: tuple[str, ...] = ("available",)
+    status: str | None = None
+    exclusive: bool = False
+    childless: bool = False
+
+
 @functools.cache
 def _claim_statement(
     resource: str, sources: tuple[str, ...], status: str | None, childless: bool, returning: bool

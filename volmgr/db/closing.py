@@ -148,6 +148,17 @@ class Closing:
         """Give back what was reserved for a request that never used it."""
         self._reserved += [(ids, project_id or "")] if ids else []
 
+    def give_shared(self, resource: str, resource_id: str) -> None:
+        """Give a shared claim back before the end."""
+        claims.drop_shared(self.conn, resource, resource_id)
+        self._forget(resource, resource_id)
+
+    def settle_quota(self) -> None:
+        """Do what :meth:`uncharge` collected, last of all, where the transaction is no operation's end."""
+        for project_id, volume_type_id, amounts in self._returns:
+            quotas.release(self.conn, project_id or "", volume_type_id, **amounts)
+        self._returns.clear()
+
     def enqueue(self, values: dict[str, Any]) -> None:
         """Write the journal row of an operation that follows from this one."""
         operations.insert(self.conn, values)
@@ -162,8 +173,7 @@ class Closing:
         operations.finish(self.conn, self.operation.id, self.epoch, self.now, result=result, error=error)
         for ids, owner in self._reserved:
             reservations.take(self.conn, ids, owner)
-        for project_id, volume_type_id, amounts in self._returns:
-            quotas.release(self.conn, project_id or "", volume_type_id, **amounts)
+        self.settle_quota()
 
     def forget_claim(self, resource: str, resource_id: str) -> None:
         """Take note that a claim was given back by a statement of the caller's."""

@@ -47,7 +47,7 @@ class GlanceStore(ImageStore):
 
     def _call(self, function: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            return offload(function, *args, **kwargs)
+            return function(*args, **kwargs)
         except self._sdk.exceptions.NotFoundException as error:
             raise exception.ImageNotFound(id=str(args[0] if args else ""), store=self.name) from error
         except Exception as error:

@@ -10,6 +10,7 @@ bytes of two versions are never put together. No redirect is followed: what the 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import http.client
 import logging
 import ssl
@@ -119,6 +120,8 @@ class HttpStore(ImageStore):
         info = None
         if manifest is not None:
             info, name = manifest_of(image_id, self.name, manifest)
+            # A web server must not name volumes of ours to be cloned.
+            info = dataclasses.replace(info, location=None)
         head = self._head(name)
         if head.status != 200:
             raise exception.ImageNotFound(id=image_id, store=self.name)

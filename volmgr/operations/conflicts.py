@@ -88,6 +88,7 @@ ALIASES: dict[str, dict[str, str]] = {
         "create_volume": "clone",
         "delete_volume": "delete",
         "extend_volume": "extend",
+        "copy_volume_to_image": "extend",
         "revert_to_snapshot": "revert",
         "create_snapshot": "snapshot",
         "delete_snapshot": "snapshot",

@@ -18,6 +18,7 @@ from volmgr import exception, names, qos, types, validate
 from volmgr.db import exports, models
 from volmgr.db.admission import Admitting
 from volmgr.operations.catalogue import usable
+from volmgr.operations.image_source import Found
 from volmgr.placement import Place, Placement
 from volmgr.scheduler import Request
 from volmgr.scheduler.specs import met
@@ -58,12 +59,14 @@ class Placing:
     """What a creation knows before its transaction.
 
     :ivar place: where it goes; None as long as its source decides, or its size is not known.
+    :ivar image: the image that it is made from.
     """
 
     placement: Placement | None
     kind: types.VolumeType | None
     request: Request
     place: Place | None = None
+    image: Found | None = None
 
     def beside(self, tx: Admitting, source: types.Volume | types.Snapshot, size: int) -> None:
         """Take the source's pool as the place, if the pool suits the volume.

@@ -17,7 +17,7 @@ from volmgr import exception, types, validate
 from volmgr.db import attachments, exports, models, records, transfers
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
-from volmgr.operations import members, placing, restoring
+from volmgr.operations import image_source, members, placing, restoring
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
 from volmgr.operations.registry import register
 from volmgr.placement import Place
@@ -40,6 +40,7 @@ class CreateArgs(Args):
     snapshot_id: str | None = arg(validate.optional(validate.uuid), default=None)
     source_volid: str | None = arg(validate.optional(validate.uuid), default=None)
     backup_id: str | None = arg(validate.optional(validate.uuid), default=None)
+    image_id: str | None = arg(validate.optional(validate.text(255, 1)), default=None)
     volume_type: str | None = arg(_text, default=None)
     name: str | None = arg(_text, default=None)
     description: str | None = arg(validate.optional(validate.description), default=None)
@@ -54,11 +55,15 @@ class CreateArgs(Args):
 
 @register
 class CreateVolume(Operation[CreateArgs]):
-    """Make a volume: empty, from a snapshot, or from another volume."""
+    """Make a volume: empty, from a snapshot, from another volume, or from an image."""
 
     verb = "create_volume"
     args = CreateArgs
     needs = ("create_volume",)
+
+    def __init__(self, arguments: CreateArgs) -> None:
+        super().__init__(arguments)
+        self._lane = Lane.BULK
 
     @property
     def resource_id(self) -> str:
@@ -73,22 +78,31 @@ class CreateVolume(Operation[CreateArgs]):
             return ("create_volume_from_snapshot",)
         if self.a.backup_id:
             return ("create_volume", "restore_backup")
+        if self.a.image_id:
+            return (*self.needs, "copy_image_to_volume")
         return ("create_cloned_volume",) if self.a.source_volid else self.needs
 
     def lane_on(self, driver: Any) -> Lane:
+        if self.a.image_id:
+            return self._lane
         return Lane.BULK if self.a.backup_id or (self._source and not driver.instant_clone) else Lane.CONTROL
 
     def prepare(
         self, backend: Backend, context: RequestContext, volume: Callable[[str], types.Volume]
     ) -> placing.Placing:
+        image = image_source.look_up(backend, self.a.image_id) if self.a.image_id else None
         kind, request = placing.request_of(backend, context, self.a.to_json())
-        request = dataclasses.replace(request, size=request.size or restoring.size_of(backend, self.a.backup_id))
-        made = placing.Placing(backend.placement, kind, request)
+        size = request.size or (image.size if image is not None else restoring.size_of(backend, self.a.backup_id))
+        request = dataclasses.replace(request, size=size or 0)
+        made = placing.Placing(backend.placement, kind, request, image=image)
         if self.a.group_id is not None:
             members.place_in_group(backend, context, made, self.a.to_json())
             request = made.request
         if backend.placement is not None and not self._source and 0 < request.size <= backend.settings.max_volume_size:
             made.place = backend.placement.choose(request)
+        if image is not None:
+            place = made.place.host if made.place is not None else backend.settings.place
+            self._lane = image_source.lane_of(backend, image, place)
         return made
 
     def claims(self) -> Sequence[Claim]:
@@ -101,7 +115,7 @@ class CreateVolume(Operation[CreateArgs]):
 
     def admit(self, tx: Admitting) -> None:
         a = self.a
-        given = [name for name in ("snapshot_id", "source_volid", "backup_id") if getattr(a, name)]
+        given = [name for name in ("snapshot_id", "source_volid", "backup_id", "image_id") if getattr(a, name)]
         if len(given) > 1:
             raise exception.Invalid(f"{' and '.join(given)} exclude each other", field=given[-1])
         size, where = a.size, tx.prepared
@@ -114,6 +128,9 @@ class CreateVolume(Operation[CreateArgs]):
             size = self._fits(size, source.size)
         elif a.backup_id:
             size = self._fits(size, restoring.peek(tx, a.backup_id).size)
+        image = where.image.checked(size) if where.image is not None else None
+        if image is not None:
+            size = size or where.image.size
         if size is None:
             raise exception.Invalid("size is missing", field="size")
         if size > tx.settings.max_volume_size:
@@ -132,6 +149,7 @@ class CreateVolume(Operation[CreateArgs]):
             snapshot_id=a.snapshot_id,
             source_volid=a.source_volid,
             group_id=a.group_id,
+            image_id=image.full_id if image is not None else None,
             display_name=a.name,
             display_description=a.description,
             metadata=a.metadata,
@@ -139,6 +157,8 @@ class CreateVolume(Operation[CreateArgs]):
         )
         tx.use_reservations(a.reservations, tx.project_id)
         tx.charge(tx.project_id, kind.id if kind else None, volumes=1, gigabytes=size)
+        if image is not None and self._lane is Lane.CONTROL and tx.service == tx.settings.host:
+            image_source.take(tx, a.volume_id)
 
     def admitted(self, backend: Backend, tx: Admitting) -> None:
         volume = tx.volume(self.a.volume_id)
@@ -147,13 +167,19 @@ class CreateVolume(Operation[CreateArgs]):
 
     def arrive(self, tx: Admitting) -> None:
         tx.reserve_address(self.a.volume_id)
+        if self.a.image_id:
+            image_source.take(tx, self.a.volume_id)
 
     def again(self, task: Task, error: exception.VolmgrError) -> Place | None:
         if restoring.FILL in task.results or restoring.FILL in (task.data.get("times") or {}):
             return None  # it is the backup that fails, or its store
+        if isinstance(error, exception.NoSpace):
+            image_source.relieve(task, str(task.volume(self.a.volume_id).host))
         return placing.again(task, self.a.to_json(), error)
 
     def move(self, task: Task, tx: Closing, place: Place) -> None:
+        if self.a.image_id:
+            image_source.let_go(task, tx, self.a.volume_id)
         placing.move(task, tx, self.a.volume_id, place)
 
     def claimed(self, tx: Admitting) -> None:
@@ -175,6 +201,8 @@ class CreateVolume(Operation[CreateArgs]):
 
     def steps(self, task: Task) -> Sequence[Step]:
         volume = task.volume(self.a.volume_id)
+        if self.a.image_id:
+            return image_source.ImageSource(task, volume, self.a.image_id).steps()
 
         def create() -> types.ModelUpdate:
             if self.a.snapshot_id:
@@ -195,11 +223,18 @@ class CreateVolume(Operation[CreateArgs]):
         return (created,)
 
     def commit(self, task: Task, tx: Closing) -> Any:
-        columns = tx.model_update("volume", self.a.volume_id, task.results.get("create"))
+        done = task.results.get("create", task.results.get("clone"))
+        columns = tx.model_update("volume", self.a.volume_id, done)
+        if self.a.image_id:
+            volume = task.volume(self.a.volume_id)
+            columns = {**image_source.columns(task, volume), **columns}
+            image_source.settle(task, tx, volume)
         tx.release("volume", self.a.volume_id, "available", launched_at=tx.now, **columns)
         return {"volume_id": self.a.volume_id}
 
     def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
+        if self.a.image_id:
+            image_source.forsake(task, tx, self.a.volume_id)
         if not isinstance(error, exception.Cancelled):
             tx.release("volume", self.a.volume_id, "error")
             return

@@ -19,6 +19,7 @@ from volmgr import exception
 from volmgr.context import RequestContext
 from volmgr.rpc.administration import AdministrationAPI
 from volmgr.rpc.groups import GroupsAPI
+from volmgr.rpc.images import ImagesAPI
 from volmgr.rpc.moves import MovesAPI
 from volmgr.rpc.serializer import Serializer
 from volmgr.rpc.transport import get_transport
@@ -32,7 +33,7 @@ ANYWHERE = frozenset({"create_volume", "create_consistencygroup", "get_backend",
 ABOUT_HOSTS = ANYWHERE | {"manage_existing", "get_manageable_volumes", "get_manageable_snapshots"}
 
 
-class VolumeAPI(AdministrationAPI, GroupsAPI, MovesAPI):
+class VolumeAPI(AdministrationAPI, GroupsAPI, ImagesAPI, MovesAPI):
     """Talks to the workers of one deployment.
 
     :param transport_url: where they are; None means the embedded default of this machine.
@@ -111,7 +112,7 @@ class VolumeAPI(AdministrationAPI, GroupsAPI, MovesAPI):
     def create_volume(
         self, context: RequestContext, volume_id: str, snapshot_id: str | None = None, **properties: Any
     ) -> Answer:
-        """Make a volume. ``properties``: size (GiB), source_volid, volume_type, name, description, metadata…"""
+        """Make a volume. ``properties``: size (GiB), source_volid, image_id, volume_type, name, metadata…"""
         return self.change(context, "create_volume", volume_id=volume_id, snapshot_id=snapshot_id, **properties)
 
     def delete_volume(

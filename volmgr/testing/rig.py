@@ -24,6 +24,11 @@ from volmgr.dispatch import Dispatcher
 from volmgr.drivers.options import Configuration
 from volmgr.drivers.sim import SimDriver
 from volmgr.exports import Exports
+from volmgr.images.access import Images
+from volmgr.images.directory import DirectoryStore
+from volmgr.images.staging import Staging
+from volmgr.images.stores import Stores as ImageStores
+from volmgr.images.transfer import Tools
 from volmgr.operations.attachments import Attachments
 from volmgr.operations.base import Operation
 from volmgr.placement import Placement
@@ -32,6 +37,7 @@ from volmgr.targets.base import Target, TargetConfig
 from volmgr.targets.fake import FakeTarget
 from volmgr.tasks import Backend
 from volmgr.testing.backups import MemoryStore
+from volmgr.tools.qemu_img import QemuImg
 
 HOST = "host@sim"
 FOREVER = float("inf")
@@ -100,6 +106,8 @@ class Rig:
         self.stores = stores or Stores({})
         if stores is None:
             self.stores.add(DEFAULT, MemoryStore())
+        image_stores = ImageStores({"local": DirectoryStore("local", str(folder / "images"))}, "local")
+        self.images = Images(image_stores, Tools(Staging(str(folder / "staging")), QemuImg()))
         #: the other workers that were woken.
         self.rung: list[str] = []
         self.exports = Exports(
@@ -124,6 +132,7 @@ class Rig:
                 self.placement,
                 self.rung.append,
                 stores=self.stores,
+                images=self.images,
             ),
             executor=executor or self.stepwise,
             clock=self.clock,
