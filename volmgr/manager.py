@@ -15,6 +15,7 @@ import oslo_messaging
 from volmgr import exception, validate, why
 from volmgr.administration import Administration
 from volmgr.group_verbs import GroupVerbs
+from volmgr.moves import Moves
 from volmgr.operations import manage_existing as managing
 from volmgr.operations import snapshots, undelete, volumes
 from volmgr.operations.resets import MACHINES as RESETTABLE
@@ -73,7 +74,7 @@ class SchedulerDependentManager(Manager):
         self.last_capabilities = capabilities
 
 
-class VolumeManager(Administration, GroupVerbs, SchedulerDependentManager):
+class VolumeManager(Administration, GroupVerbs, Moves, SchedulerDependentManager):
     """Makes it so: volumes, snapshots, attachments and connections of one backend.
 
     :param volume_driver: a driver instead of the configured one. :param worker: what serves the backend.

@@ -27,6 +27,10 @@ LOG = logging.getLogger(__name__)
 INTERRUPTIONS = (exception.LeaseLost, CommitUnknown, DatabaseBusy, DatabaseDown, DatabaseFull)
 
 
+class Waiting(exception.LeaseLost):
+    """The operation waits in the journal for another worker's part of it; this run of it is over."""
+
+
 class Progress:
     """Where a run is among its steps; its methods are what taskflow calls."""
 
@@ -68,7 +72,8 @@ class Progress:
             self.runner.killpoint(f"{point}/after")
             if step.pivot is not None:
                 self._pivot(step.pivot, index)
-                self.runner.killpoint(f"{point}/pivoted")
+                if self.pivoted:
+                    self.runner.killpoint(f"{point}/pivoted")
         except INTERRUPTIONS as lost:
             self.lost = lost
             raise
@@ -92,21 +97,26 @@ class Progress:
         if self.task.operation.step != step.name:
             self.task.note(step=step.name)
 
-    def _pivot(self, switch: Callable[[Closing], None], index: int) -> None:
-        """Swap in SQL and pass the point of no return, in one transaction."""
+    def _pivot(self, switch: Callable[[Closing], bool | None], index: int) -> None:
+        """Swap in SQL and pass the point of no return, in one transaction; or neither, if this is not the time."""
         task = self.task
         following = self.steps[min(index + 1, len(self.steps) - 1)].name
+        passed = True
 
         def commit() -> None:
+            nonlocal passed
             with task.database.writer() as conn:
-                switch(Closing(conn, task.operation, task.epoch, task.clock.now(), task.backend.cipher))
+                tx = Closing(conn, task.operation, task.epoch, task.clock.now(), task.backend.cipher)
+                passed = switch(tx) is not False
+                if not passed:
+                    return
                 operations.note(
                     conn, task.id, task.epoch, task.clock.now(), data=task.data, pivoted=True, step=following
                 )
 
         # An unknown outcome must not pass for a failure: what is undone then would be the new current object.
-        self.runner.settle(task, commit, lambda found: found.pivoted)
-        task.pivoted = True
+        self.runner.settle(task, commit, lambda found: found.pivoted or not passed)
+        task.pivoted = task.pivoted or passed
 
     def revert(self, index: int) -> None:
         """Take a step back; an undoing that fails is kept, so that the operation is parked with both causes."""

@@ -29,7 +29,7 @@ from volmgr.notifications import Notifications, Silence
 from volmgr.operations import registry
 from volmgr.operations.base import Operation, Step
 from volmgr.placement import Place, Placement
-from volmgr.progress import INTERRUPTIONS, Progress, bind, ours
+from volmgr.progress import INTERRUPTIONS, Progress, Waiting, bind, ours
 from volmgr.runtime import Clock
 from volmgr.types import VolumeType
 
@@ -39,6 +39,8 @@ LOG = logging.getLogger(__name__)
 MAX_DEATHS = 5
 PROGRESS_INTERVAL = 1.0
 BACKOFF = (2, 5, 15, 60, 300)
+#: after so long an operation that waits for another worker looks by itself whether what it waits for has come.
+LOOK_INTERVAL = datetime.timedelta(seconds=5)
 
 
 def _no_types(name_or_id: str) -> types.VolumeType:
@@ -222,6 +224,31 @@ class Task:
         self.database.repeating(write)
         self._written = self.clock.monotonic()
 
+    def wait(self, come: Callable[[Any], bool], what: str) -> None:
+        """Set the operation aside until another worker wakes it, with no thread that waits; its step is run again.
+
+        :param come: tells, in the transaction that sets it aside, whether there is nothing to wait for any more; then
+            this returns. :param what: what it waits for, in words. :raises Waiting: it is set aside.
+        """
+        self.check()
+        self.data["why"] = {"code": "", "message": what}
+
+        def write() -> bool:
+            with self.database.writer() as conn:
+                # Its row first. Who wakes it has written what is waited for: that is seen here, or that one waits.
+                operations.touch(conn, self.id, self.epoch)
+                if come(conn):
+                    return False
+                now = self.clock.now()
+                operations.park(
+                    conn, self.id, self.epoch, now, reason="worker", data=self.data, error=None,
+                    not_before=now + LOOK_INTERVAL,
+                )
+                return True
+
+        if self.database.repeating(write):
+            raise Waiting(id=self.id)
+
     def note(self, **values: Any) -> None:
         """Write where the operation is, with its data."""
 
@@ -266,6 +293,8 @@ class Runner:
         operation = cls(cls.args(**record.args))
         try:
             self._run(operation, task)
+        except Waiting:
+            self.killpoint(f"{record.verb}/-/waiting")
         except exception.LeaseLost:
             LOG.warning("Operation %s is another worker's now; this one stops", record.id)
         finally:

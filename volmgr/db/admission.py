@@ -113,7 +113,7 @@ class Admitting:
         self._snapshots: dict[str, types.Snapshot] = {}
         #: what is held and has no storage of its own: groups, cgsnapshots, backups.
         self._others: dict[str, types.Resource] = {}
-        self._charges: list[tuple[str | None, str | None, dict[str, int]]] = []
+        self._charges: list[tuple[str | None, str | None, dict[str, Any]]] = []
         self._reserved: list[tuple[Sequence[str], str]] = []
 
     # --- claims ---------------------------------------------------------------------------------------------------
@@ -397,6 +397,10 @@ class Admitting:
         :param amounts: ``volumes``, ``snapshots``, ``gigabytes``.
         """
         self._charges.append((project_id, volume_type_id, amounts))
+
+    def charge_type(self, project_id: str | None, volume_type_id: str | None, **amounts: int) -> None:
+        """Count for a volume type alone what is counted for the project already."""
+        self._charges.append((project_id, volume_type_id, {**amounts, "of_type_only": True}))
 
     def use_reservations(self, ids: Sequence[str] | None, project_id: str | None) -> None:
         """Take what a project has reserved for this request; what it needs is charged in place of it."""

@@ -76,7 +76,7 @@ class Closing:
         self.now = now
         self._cipher = cipher
         self._reserved: list[tuple[Sequence[str], str]] = []
-        self._returns: list[tuple[str | None, str | None, dict[str, int]]] = []
+        self._returns: list[tuple[str | None, str | None, dict[str, Any]]] = []
         self._held = [(item["resource"], item["id"], item["exclusive"]) for item in operation.claims]
 
     def release(self, resource: str, resource_id: str, status: str | None = None, **columns: Any) -> None:
@@ -139,6 +139,10 @@ class Closing:
     def uncharge(self, project_id: str | None, volume_type_id: str | None, **amounts: int) -> None:
         """Give quota back, last of all."""
         self._returns.append((project_id, volume_type_id, amounts))
+
+    def uncharge_type(self, project_id: str | None, volume_type_id: str | None, **amounts: int) -> None:
+        """Give back what is counted for a volume type alone."""
+        self._returns.append((project_id, volume_type_id, {**amounts, "of_type_only": True}))
 
     def give_reservations_back(self, ids: Sequence[str] | None, project_id: str | None) -> None:
         """Give back what was reserved for a request that never used it."""

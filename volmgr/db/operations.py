@@ -51,7 +51,7 @@ LONGEST_BACKOFF = datetime.timedelta(minutes=10)
 _RETRYABLE = sa.select(T).where(
     T.c.host == sa.bindparam("due_host"),
     T.c.state == "parked",
-    T.c.parked_for == "backend",
+    T.c.parked_for.in_(("backend", "worker")),
     # No back-off is that long: the clock was put back since.
     sa.or_(
         T.c.not_before.is_(None),
@@ -105,7 +105,7 @@ def due(conn: Connection, host: str, now: datetime.datetime, limit: int) -> list
 
 
 def retryable(conn: Connection, host: str, now: datetime.datetime) -> list[types.OperationRecord]:
-    """Return the operations of a worker that wait for its backend and whose back-off has passed."""
+    """Return the operations of a worker that wait for its backend, or for another worker, and are to look again."""
     rows = conn.execute(_RETRYABLE, {"due_host": host, "due_now": now, "due_latest": now + LONGEST_BACKOFF})
     return [records.operation(row) for row in rows]
 
@@ -177,6 +177,15 @@ def note(conn: Connection, operation_id: str, epoch: int, now: datetime.datetime
     _must(conn.execute(statement).rowcount, operation_id)
 
 
+def touch(conn: Connection, operation_id: str, epoch: int) -> None:
+    """Lock an operation's row until the transaction ends.
+
+    :raises LeaseLost: it is not the caller's any more.
+    """
+    statement = sa.update(T).where(T.c.id == operation_id, T.c.epoch == epoch, _OPEN).values(epoch=epoch)
+    _must(conn.execute(statement).rowcount, operation_id)
+
+
 def renew(
     conn: Connection, operation_id: str, epoch: int, now: datetime.datetime, progress: float | None, data: Any
 ) -> None:
@@ -226,7 +235,7 @@ def park(
 ) -> None:
     """Set an operation aside: it stays unfinished and keeps its claims until it is retried or abandoned.
 
-    :param reason: backend, fence, external or operator.
+    :param reason: backend, worker, fence, external or operator.
     """
     values = {"state": "parked", "parked_for": reason, "data": data, "not_before": not_before}
     if error is not None:
@@ -247,7 +256,9 @@ def hand_over(
 
 def request_cancel(conn: Connection, operation_id: str, now: datetime.datetime) -> bool:
     """Ask an unfinished operation to stop at its next safe point; returns whether it was unfinished."""
-    statement = sa.update(T).where(T.c.id == operation_id, _OPEN, ~T.c.pivoted).values(cancel=True, updated_at=now)
+    at_once = sa.case((T.c.parked_for == "worker", now), else_=T.c.not_before)
+    values = {"cancel": True, "updated_at": now, "not_before": at_once}
+    statement = sa.update(T).where(T.c.id == operation_id, _OPEN, ~T.c.pivoted).values(values)
     return bool(conn.execute(statement).rowcount)
 
 

@@ -71,11 +71,13 @@ def charge(
     snapshots: int = 0,
     gigabytes: int = 0,
     defaults: Mapping[str, int],
+    of_type_only: bool = False,
 ) -> None:
     """Count against a project's quota; one statement where nothing is in the way.
 
     After an error the caller's transaction must be rolled back: one of two rows may have been counted.
 
+    :param of_type_only: count it for the volume type alone, as the project has it counted already.
     :param defaults: limits by name for rows without their own; -1, or a name that is missing, is no limit.
     :raises QuotaExceeded: a limit does not allow it; ``details`` say which, its limit, in_use and requested.
     :raises DatabaseBusy: another transaction came between; the caller's is to be repeated.
@@ -83,7 +85,9 @@ def charge(
     amounts = _amounts(volumes, snapshots, gigabytes)
     if not amounts:
         return
-    types = ["", volume_type_id] if volume_type_id else [""]
+    types = _keys(volume_type_id, of_type_only)
+    if not types:
+        return
     done = _run(conn, project_id, types, amounts, defaults)
     if done == len(types):
         return
@@ -106,22 +110,29 @@ def release(
     volumes: int = 0,
     snapshots: int = 0,
     gigabytes: int = 0,
+    of_type_only: bool = False,
 ) -> None:
     """Give quota back that was counted with the same project and volume type.
 
+    :param of_type_only: give back what is counted for the volume type alone.
     :raises Inconsistent: less than that is counted; the caller's transaction must be rolled back.
     """
     amounts = _amounts(volumes, snapshots, gigabytes)
     if not amounts:
         return
-    types = ["", volume_type_id] if volume_type_id else [""]
-    if _run(conn, project_id, types, amounts, None) != len(types):
+    types = _keys(volume_type_id, of_type_only)
+    if types and _run(conn, project_id, types, amounts, None) != len(types):
         raise exception.Inconsistent(
             f"The project {project_id!r} gives back more quota than is counted for it",
             project_id=project_id,
             volume_type_id=volume_type_id,
             released=amounts,
         )
+
+
+def _keys(volume_type_id: str | None, of_type_only: bool) -> list[str]:
+    own = [volume_type_id] if volume_type_id else []
+    return own if of_type_only else ["", *own]
 
 
 def _amounts(volumes: int, snapshots: int, gigabytes: int) -> dict[str, int]:

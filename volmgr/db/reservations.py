@@ -38,7 +38,7 @@ def make(
     """
     if conn.execute(sa.select(_R.c.id).where(_R.c.id == reservation_id)).first() is not None:
         return
-    values = {name: amounts.get(name, 0) for name in quotas.NAMES}
+    values: dict[str, Any] = {name: amounts.get(name, 0) for name in quotas.NAMES}
     owner = {"id": reservation_id, "project_id": project_id, "volume_type_id": volume_type_id}
     conn.execute(sa.insert(_R), {**owner, **values, "expires_at": expires_at})
     quotas.charge(conn, project_id, volume_type_id, **values, defaults=defaults)

@@ -113,15 +113,16 @@ def _change(conn: Connection, type_id: str, values: Mapping[str, Any]) -> None:
 def delete(conn: Connection, type_id: str) -> bool:
     """Remove a type that no volume has, with its quota limits; returns whether there was one.
 
-    :raises Conflict: volumes have it.
+    :raises Conflict: volumes have it, or snapshots that were taken when their volumes had it.
     """
     # Locked in a statement of its own: only a later one sees the volumes of whoever held the type until now.
     if conn.execute(sa.select(_T.c.id).where(_T.c.id == type_id).with_for_update()).first() is None:
         return False
-    used = sa.exists().where(models.volumes.c.volume_type_id == _T.c.id)
-    if not conn.execute(sa.delete(_T).where(_T.c.id == type_id, ~used)).rowcount:
+    used = [sa.exists().where(table.c.volume_type_id == _T.c.id) for table in (models.volumes, models.snapshots)]
+    if not conn.execute(sa.delete(_T).where(_T.c.id == type_id, *(~item for item in used))).rowcount:
         raise exception.Conflict(
-            f"Volumes have the type {type_id}", hint="Retype or delete them first", resource="volume type", id=type_id
+            f"Volumes or snapshots have the type {type_id}",
+            hint="Retype or delete them first", resource="volume type", id=type_id,
         )
     reservations.end_of_type(conn, type_id)
     conn.execute(sa.delete(models.quotas).where(models.quotas.c.volume_type_id == type_id))

@@ -65,6 +65,8 @@ def of_operation(record: types.OperationRecord) -> str:
     """Return the command for whoever waits for an unfinished operation."""
     if record.state != "parked":
         return f"volmgr operation wait {record.id}"
+    if record.parked_for == "worker":
+        return f"volmgr operation wait {record.id}, or: volmgr operation cancel {record.id}"
     if record.parked_for == "backend":
         return f"it is tried again by itself; at once by: volmgr operation retry {record.id}"
     return f"volmgr operation retry {record.id}, or: volmgr operation abandon {record.id}"

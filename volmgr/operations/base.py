@@ -99,6 +99,7 @@ class Step:
     :param undo: takes back whatever ``do`` may have done, also half of it, also nothing.
     :param recognise: after a crash: returns what ``do`` would have returned, or raises NotFound if it was not done.
     :param pivot: what to swap in SQL once the step is done; from that transaction on the operation only goes forward.
+        One that returns False has changed nothing: the step was none this time, and there is a way back still.
     """
 
     name: str
@@ -107,7 +108,7 @@ class Step:
     rerun: Rerun = Rerun.REPEAT
     recognise: Callable[[], Any] | None = None
     lane: Lane = Lane.CONTROL
-    pivot: Callable[[Closing], None] | None = None
+    pivot: Callable[[Closing], bool | None] | None = None
 
 
 def arg(check: validate.Check, **kwargs: Any) -> Any:

@@ -81,6 +81,8 @@ ALIASES: dict[str, dict[str, str]] = {
         "manage_existing": "create",
         "manage_existing_snapshot": "snapshot",
         "update_volume": "update",
+        "retype": "revert",
+        "migrate_volume": "revert",
         "discard": "clone",
         "restore_storage": "clone",
     },

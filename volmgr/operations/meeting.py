@@ -52,7 +52,8 @@ def judge(
 
 def stands_still(obstacle: claims.Obstacle) -> bool:
     """Return whether a holder waits for an operator: nobody should wait for it without being told."""
-    return any(holder.state == "parked" and holder.parked_for != "backend" for holder in obstacle.holders)
+    goes_on = ("backend", "worker")
+    return any(holder.state == "parked" and holder.parked_for not in goes_on for holder in obstacle.holders)
 
 
 def refusal(operation: Operation[Any], claim: Claim, obstacle: claims.Obstacle) -> exception.VolmgrError:

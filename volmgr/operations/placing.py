@@ -82,10 +82,11 @@ class Placing:
     @property
     def multiattach(self) -> bool:
         """Whether the type makes every volume of it attachable several times."""
-        return self.kind is not None and met("<is> True", _plain(self.kind.extra_specs.get("multiattach")))
+        return self.kind is not None and met("<is> True", plain(self.kind.extra_specs.get("multiattach")))
 
 
-def _plain(text: str | None) -> str:
+def plain(text: str | None) -> str:
+    """Return the value that an extra spec demands, without the operator before it."""
     return str(text or "").replace("<is>", "").strip()
 
 

@@ -19,7 +19,7 @@ def rows(recorded: Recorded) -> Iterator[Finding]:
     for item in recorded.operations:
         if item.id in unfinished:
             shared.update(item.shared)
-        if item.state == "parked":
+        if item.state == "parked" and item.parked_for != "worker":
             yield _parked(item)
     for row in recorded.resources.values():
         yield from _resource(row, unfinished, shared[row.id])

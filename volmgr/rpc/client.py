@@ -19,6 +19,7 @@ from volmgr import exception
 from volmgr.context import RequestContext
 from volmgr.rpc.administration import AdministrationAPI
 from volmgr.rpc.groups import GroupsAPI
+from volmgr.rpc.moves import MovesAPI
 from volmgr.rpc.serializer import Serializer
 from volmgr.rpc.transport import get_transport
 
@@ -27,11 +28,11 @@ MAX_MOVES = 3
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 Answer = dict[str, Any]
 #: verbs that any worker answers and that have an argument ``host``; and all that have one.
-ANYWHERE = frozenset({"create_volume", "create_consistencygroup", "get_backend"})
+ANYWHERE = frozenset({"create_consistencygroup", "create_volume", "get_backend", "migrate_volume", "retype"})
 ABOUT_HOSTS = ANYWHERE | {"manage_existing", "get_manageable_volumes", "get_manageable_snapshots"}
 
 
-class VolumeAPI(AdministrationAPI, GroupsAPI):
+class VolumeAPI(AdministrationAPI, GroupsAPI, MovesAPI):
     """Talks to the workers of one deployment.
 
     :param transport_url: where they are; None means the embedded default of this machine.
