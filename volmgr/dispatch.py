@@ -238,6 +238,10 @@ class Dispatcher(Steering):
         with self.database.reader() as conn:
             return self._admitting(conn, "", context).peek_volume(volume_id)
 
+    def joined(self, context: RequestContext, verb: str) -> dict[str, Any] | None:
+        """Return the answer of the operation that a request with a key of its own repeats, or None."""
+        return self._joined(context.request_key, verb, context) if context.request_key else None
+
     def _joined(self, key: str, verb: str, context: RequestContext) -> dict[str, Any] | None:
         with self.database.reader() as conn:
             found = operations.by_key(conn, key)

@@ -8,18 +8,31 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from volmgr.operations import migration, retype
-from volmgr.rpc.endpoint import journalled
+from volmgr import validate
+from volmgr.operations import migration, retype, transfers
+from volmgr.readers import FILTERS
+from volmgr.rpc.endpoint import answered, journalled
+from volmgr.validate import optional, uuid
 
 if TYPE_CHECKING:
     from volmgr.context import RequestContext
+    from volmgr.readers import Readers
     from volmgr.service import Worker
+
+_transfers: dict[str, validate.Check] = {
+    "filters": optional(validate.filters(FILTERS["transfer"][0])),
+    "marker": optional(uuid),
+    "limit": optional(validate.integer(1, validate.MAX_LIMIT)),
+    "sort_keys": optional(validate.sort_list(*FILTERS["transfer"][1])),
+    "sort_dirs": optional(validate.sort_list("asc", "desc")),
+}
 
 
 class Moves:
     """The verbs that change whose a volume is: which backend's, which type's, which project's."""
 
     worker: Worker
+    readers: Readers
 
     @staticmethod
     def administrator(context: RequestContext) -> None:
@@ -49,3 +62,47 @@ class Moves:
             "volume_id": volume_id, "host": host, "force_host_copy": force_host_copy, "new_type_id": new_type_id
         }
         return self.worker.submit(context, migration.MigrateVolume, arguments)
+
+    # --- another project ------------------------------------------------------------------------------------------
+
+    @answered(transfer_id=uuid, volume_id=uuid, name=optional(validate.name), expires_in=validate.seconds)
+    def transfer_create(
+        self, context: RequestContext, transfer_id: str, volume_id: str, name: str | None = None, expires_in: float = 0
+    ) -> dict[str, Any]:
+        """Offer a volume with its snapshots to another project; answers ``auth_key``, which is told this once.
+
+        ``expires_in`` is in seconds, 0 means never.
+        """
+        return self.worker.transfers.create(context, transfer_id, volume_id, name, expires_in)
+
+    @answered(transfer_id=uuid, auth_key=validate.text(255, 1))
+    def transfer_accept(self, context: RequestContext, transfer_id: str, auth_key: str) -> dict[str, Any]:
+        """Take an offered volume over for the caller's project, by the key; answers as a changing verb does."""
+        return self.worker.transfers.accept(context, transfer_id, auth_key)
+
+    @answered(transfer_id=uuid)
+    def transfer_delete(self, context: RequestContext, transfer_id: str) -> dict[str, Any]:
+        """Withdraw an offer; one that is gone already is success."""
+        return self.worker.transfers.delete(context, transfer_id)
+
+    @answered(transfer_id=uuid)
+    def get_transfer(self, context: RequestContext, transfer_id: str) -> dict[str, Any]:
+        """Return an offer; its key is not told again."""
+        return self.readers.transfer(context, transfer_id)
+
+    @answered(**_transfers)
+    def list_transfers(
+        self, context: RequestContext, filters: Any = None, marker: Any = None, limit: Any = None,
+        sort_keys: Any = None, sort_dirs: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Return a page of offers."""
+        return self.readers.page("transfer", context, filters, marker, limit, sort_keys, sort_dirs)
+
+    @journalled
+    def accept_transfer(
+        self, context: RequestContext, volume_id: str, new_user: str, new_project: str
+    ) -> dict[str, Any]:
+        """Give a volume with its snapshots to another project without an offer; for administrators."""
+        self.administrator(context)
+        arguments = {"volume_id": volume_id, "new_user": new_user, "new_project": new_project}
+        return self.worker.submit(context, transfers.AcceptTransfer, arguments)

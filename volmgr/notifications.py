@@ -31,13 +31,16 @@ EVENTS: dict[str, str] = {
     "undelete_volume": "volume.undelete",
     "extend_volume": "volume.resize",
     "revert_to_snapshot": "volume.revert",
+    "retype": "volume.retype",
+    "migrate_volume": "volume.migrate",
+    "accept_transfer": "volume.transfer",
     "manage_existing": "volume.manage",
     "create_snapshot": "snapshot.create",
     "delete_snapshot": "snapshot.delete",
     "manage_existing_snapshot": "snapshot.manage",
 }
 #: journalled verbs that tell nobody: a part of another verb, or an operator's repair.
-SILENT = frozenset({"wipe", "discard", "restore_storage"})
+SILENT = frozenset({"wipe", "discard", "restore_storage", "receive_volume"})
 #: by verb that is answered at once, the same.
 ANSWERED: dict[str, str] = {
     "update_volume": "volume.update",

@@ -87,6 +87,10 @@ FILTERS: dict[str, tuple[dict[str, validate.Check], tuple[str, ...]]] = {
         },
         (*_sort, "verb", "state", "finished_at"),
     ),
+    "transfer": (
+        {"volume_id": validate.uuid, "display_name": validate.name, "project_id": validate.name},
+        (*_sort, "display_name", "volume_id", "expires_at"),
+    ),
     "finding": (
         {
             "kind": _words,
@@ -113,6 +117,7 @@ _PAGES = {
     "cgsnapshot": groups.cgsnapshots,
     "attachment": listing.attachments,
     "operation": listing.operations,
+    "transfer": listing.transfers,
     "finding": listing.findings,
     "grant": listing.grants,
 }
@@ -155,6 +160,11 @@ class Readers:
         """Return an attachment."""
         with self.worker.database.reader() as conn:
             return listing.attachment(conn, attachment_id, context.scope)
+
+    def transfer(self, context: RequestContext, transfer_id: str) -> dict[str, Any]:
+        """Return the offer of a volume."""
+        with self.worker.database.reader() as conn:
+            return listing.transfer(conn, transfer_id, context.scope)
 
     def page(
         self,

@@ -21,7 +21,7 @@ import oslo_messaging
 
 from volmgr import context as ctx
 from volmgr import crypto, exception, health, reporting, systemd, types
-from volmgr.db import operations, reservations, schema, services
+from volmgr.db import operations, reservations, schema, services, transfers
 from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
 from volmgr.db.engine import Database
@@ -37,6 +37,7 @@ from volmgr.operations.base import Args, Operation
 from volmgr.operations.catalogue import Catalogue
 from volmgr.operations.properties import Properties
 from volmgr.operations.resets import Resets
+from volmgr.operations.transfers import AcceptTransfer, Transfers
 from volmgr.placement import Placement
 from volmgr.reconcile.auditor import LEVEL, Auditor
 from volmgr.reconcile.world import Process
@@ -197,6 +198,12 @@ class Worker:
         self.resets = Resets(self.database, self.clock, self.host)
         self.attachments = Attachments(self.database, self.exports, self.clock)
         self.properties = Properties(self.database, self.exports, self.clock)
+        self.transfers = Transfers(
+            self.database,
+            self.clock,
+            lambda context, values: self.submit(context, AcceptTransfer, values),
+            lambda context: self.dispatcher.joined(context, AcceptTransfer.verb),
+        )
         self.catalogue = Catalogue(self.database, self.types, self.clock, settings.quota)
 
     def _load_target(self) -> Target | None:
@@ -460,7 +467,12 @@ class Worker:
                 LOG.error("The heartbeat of %s failed, it is tried again: %s", self.host, error)
 
     def _expire(self) -> None:
-        """Give quota back that was reserved and not used in time."""
+        """Give quota back that was reserved and not used in time, and withdraw offers that nobody has accepted."""
+        with self.database.reader() as conn:
+            over = transfers.has_expired(conn, self.clock.now())
+        if over:
+            with self.database.writer() as conn:
+                transfers.expire(conn, self.clock.now())
         with self.database.reader() as conn:
             if not reservations.expired(conn, self.clock.now()):
                 return

@@ -172,6 +172,7 @@ VOLUME = Machine(
         ("managing", "manage:done", "available"),
         ("managing", "manage:failed", "error"),
         ("available", "transfer", "awaiting-transfer"),
+        *_moves("accept", ("available", "awaiting-transfer"), "awaiting-transfer"),
         ("awaiting-transfer", "transfer:done", "available"),
     ],
 )
@@ -206,6 +207,7 @@ SNAPSHOT = Machine(
         ("available", "clone", "available"),
         ("available", "connect", "available"),
         ("available", "update", "available"),
+        *(move for state in ("available", *_BROKEN) for move in _moves("transfer", (state,), state)),
         ("available", "backup", "backing-up"),
         ("backing-up", "backup:done", "available"),
         ("managing", "manage:done", "available"),
@@ -362,7 +364,7 @@ OPERATION = Machine(
         "queued": "its intent is committed; it waits for a worker, a lane, a time or the operation in its way",
         "running": "a worker is at it",
         "undoing": "it failed or was cancelled, its steps are being undone",
-        "parked": "it cannot go on by itself: retry or abandon it",
+        "parked": "it waits: for its backend or another worker by itself, or for somebody to retry or abandon it",
     },
     [
         ("queued", "claim", "running"),

@@ -15,6 +15,7 @@ from volmgr import exception
 from volmgr.db import findings as finding_rows
 from volmgr.db import models, records
 from volmgr.db import qos as qos_rows
+from volmgr.db import transfers as transfer_rows
 from volmgr.db import types as volume_types
 from volmgr.types import Snapshot, Volume
 
@@ -105,6 +106,23 @@ def of_worker(conn: Connection, noun: str, host: str) -> list[Volume] | list[Sna
     if noun == "volume":
         return [records.volume(row) for row in conn.execute(_VOLUMES.where(here))]
     return [records.snapshot(row) for row in conn.execute(_SNAPSHOTS.where(here))]
+
+
+def transfer(conn: Connection, transfer_id: str, project_id: str | None) -> dict[str, Any]:
+    """Return the offer of a volume as clients read it.
+
+    :raises TransferNotFound: there is none, or it is another project's.
+    """
+    row = transfer_rows.get(conn, transfer_id)
+    if row is None or (project_id is not None and row.project_id != project_id):
+        raise exception.TransferNotFound(id=transfer_id)
+    return transfer_rows.view(row)
+
+
+def transfers(conn: Connection, page: Page) -> list[dict[str, Any]]:
+    """Return a page of offers."""
+    rows = conn.execute(_paged(sa.select(models.transfers), models.transfers, page))
+    return [transfer_rows.view(row) for row in rows]
 
 
 def types(conn: Connection, page: Page) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ WAYS_OUT: dict[str, dict[str, str]] = {
         "reserved": f"the instance connects, or: {_DETACH}",
         "attaching": f"the instance connects, or: {_DETACH}",
         "detaching": f"the instance lets go, or: {_DETACH}",
-        "awaiting-transfer": "the other project accepts it, or: volmgr volume delete --force {id}",
+        "awaiting-transfer": "the other project accepts it, or it is withdrawn: volmgr transfer list --volume {id}",
         "error": "volmgr volume delete {id}",
         "error_deleting": "volmgr volume delete {id}",
         "deleted": "nothing, it is gone",

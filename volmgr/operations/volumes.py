@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from volmgr import exception, types, validate
-from volmgr.db import attachments, exports, models, records
+from volmgr.db import attachments, exports, models, records, transfers
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
 from volmgr.operations import members, placing
@@ -267,6 +267,7 @@ class DeleteVolume(Operation[DeleteArgs]):
             bury(task, tx, task.snapshot(snapshot_id))
         if self.a.force:
             attachments.delete_of_volume(tx.conn, volume.id)
+            transfers.end_of_volume(tx.conn, volume.id)
         if self.a.unmanage_only:
             tx.delete("volume", volume.id)
             tx.forget_object(volume.name_id)

@@ -45,3 +45,41 @@ class MovesAPI:
             context, "migrate_volume", volume_id=volume_id, host=host, force_host_copy=force_host_copy,
             new_type_id=new_type_id,
         )
+
+    # --- another project ------------------------------------------------------------------------------------------
+
+    def transfer_create(
+        self, context: RequestContext, transfer_id: str, volume_id: str, name: str | None = None,
+        expires_in: float | None = None,
+    ) -> Answer:
+        """Offer a volume; ``auth_key`` in the answer is told this once. ``expires_in`` is in seconds."""
+        return self._told(
+            context, "transfer_create", transfer_id=transfer_id, volume_id=volume_id, name=name, expires_in=expires_in
+        )
+
+    def transfer_accept(self, context: RequestContext, transfer_id: str, auth_key: str) -> Answer:
+        """Take an offered volume over for the context's project."""
+        return self.change(context, "transfer_accept", transfer_id=transfer_id, auth_key=auth_key)
+
+    def transfer_delete(self, context: RequestContext, transfer_id: str) -> Answer:
+        """Withdraw an offer."""
+        return self._told(context, "transfer_delete", transfer_id=transfer_id)
+
+    def get_transfer(self, context: RequestContext, transfer_id: str) -> Answer:
+        """Return an offer, without its key."""
+        return self._told(context, "get_transfer", transfer_id=transfer_id)
+
+    def list_transfers(self, context: RequestContext, **page: Any) -> list[Answer]:
+        """Return a page of offers. ``page``: filters, marker, limit, sort_keys, sort_dirs."""
+        answer: list[Answer] = self.call(context, "list_transfers", **page)
+        return answer
+
+    def accept_transfer(self, context: RequestContext, volume_id: str, new_user: str, new_project: str) -> Answer:
+        """Give a volume to another project without an offer."""
+        return self.change(
+            context, "accept_transfer", volume_id=volume_id, new_user=new_user, new_project=new_project
+        )
+
+    def _told(self, context: RequestContext, method: str, **args: Any) -> Answer:
+        answer: Answer = self.call(context, method, **{key: item for key, item in args.items() if item is not None})
+        return answer

@@ -52,6 +52,7 @@ def violations(
         operations, objects, quotas = rows(models.operations), rows(models.objects), rows(models.quotas)
         reserved = rows(models.reservations)
         resources = {noun: rows(table) for noun, table, _machine in _MACHINES}
+        offered = {row.volume_id for row in rows(models.transfers)}
         attachments, exports, grants = rows(models.attachments), rows(models.exports), rows(models.grants)
     waits = now or utcnow()
     found = [
@@ -70,6 +71,13 @@ def violations(
     found += [f"an export of {row.resource_id}, which is gone" for row in exports if row.resource_id not in known]
     found += [f"a grant on {row.resource_id}, which is gone" for row in grants if row.resource_id not in known]
     found += [f"an attachment of {row.volume_id}, which is gone" for row in attachments if row.volume_id not in known]
+    waiting = {row.id for row in resources["volume"] if row.status == "awaiting-transfer"}
+    found += [f"the transfer of volume {item} is not what the volume says" for item in sorted(waiting ^ offered)]
+    found += [
+        f"volume {row.id} is {row.migration_status} and nobody moves it"
+        for row in resources["volume"]
+        if row.migration_status is not None and row.migration_status not in states.MIGRATION.stable
+    ]
     found += _statuses(resources["volume"], attachments)
     found += _quota(resources, quotas, reserved)
     found += _wholes(resources)
