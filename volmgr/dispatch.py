@@ -104,6 +104,14 @@ class Dispatcher(Steering):
             if not self.backend.driver.supports(verb):
                 raise exception.Unsupported(verb=verb, hint=f"The driver {type(self.backend.driver).__name__} cannot")
 
+    def _check_thawed(self, operation: Operation[Any]) -> None:
+        if self.backend.frozen() and not operation.while_frozen:
+            host = self.backend.settings.host
+            raise exception.Conflict(
+                f"The backend {host} is frozen: it takes no changes",
+                hint=f"volmgr backend thaw {host}", resource="service", id=host, status="frozen",
+            )
+
     def _submit(self, context: RequestContext, operation: Operation[Any]) -> dict[str, Any]:
         cls, arguments = type(operation), operation.a
         key = request_key(context, cls.verb, arguments)
@@ -124,6 +132,8 @@ class Dispatcher(Steering):
                 # Only now is it known that the resource is here, and not with a driver that can do other things.
                 self._check_support(operation)
                 operation.admit(tx)
+                if tx.service == self.backend.settings.host:
+                    self._check_thawed(operation)
                 operation.claimed(tx)
                 tx.insert_operation(self._for(tx.service, row))
                 tx.settle_quota()
@@ -274,6 +284,7 @@ class Dispatcher(Steering):
         if obstacle.host and names.service_of(obstacle.host) != self.backend.settings.host:
             raise exception.Moved(host=obstacle.host)
         self._check_support(operation)
+        self._check_thawed(operation)
         if meeting.gone(claim, obstacle):
             return None
         verdict, holder = meeting.judge(operation, claim, obstacle)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from volmgr import validate
-from volmgr.operations import migration, retype, transfers
+from volmgr.operations import migration, replication, retype, transfers
 from volmgr.readers import FILTERS
 from volmgr.rpc.endpoint import answered, journalled
 from volmgr.validate import optional, uuid
@@ -106,3 +106,38 @@ class Moves:
         self.administrator(context)
         arguments = {"volume_id": volume_id, "new_user": new_user, "new_project": new_project}
         return self.worker.submit(context, transfers.AcceptTransfer, arguments)
+
+    # --- replicas -------------------------------------------------------------------------------------------------
+
+    @journalled
+    def promote_replica(self, context: RequestContext, volume_id: str) -> dict[str, Any]:
+        """Let a volume's replica take its place."""
+        return self.worker.submit(context, replication.PromoteReplica, {"volume_id": volume_id})
+
+    @journalled
+    def reenable_replication(self, context: RequestContext, volume_id: str) -> dict[str, Any]:
+        """Let a volume's replica follow it again."""
+        return self.worker.submit(context, replication.ReenableReplication, {"volume_id": volume_id})
+
+    @journalled
+    def failover_host(self, context: RequestContext, secondary_backend_id: str | None = None) -> dict[str, Any]:
+        """Let this worker's backend work on its replication target; ``default`` goes back to where it began."""
+        self.administrator(context)
+        arguments = {"secondary_backend_id": secondary_backend_id}
+        return self.worker.submit(context, replication.FailoverHost, arguments)
+
+    @answered()
+    def freeze_host(self, context: RequestContext) -> bool:
+        """Let this worker's backend take no creation and no change; attaching and detaching go on."""
+        self.administrator(context)
+        frozen = self.worker.replicas.freeze()
+        self.worker.placement.refresh()
+        return frozen
+
+    @answered()
+    def thaw_host(self, context: RequestContext) -> bool:
+        """Let this worker's backend take changes again; answers whether it does."""
+        self.administrator(context)
+        thawed = self.worker.replicas.thaw()
+        self.worker.placement.refresh()
+        return thawed

@@ -41,6 +41,7 @@ from volmgr.operations.transfers import AcceptTransfer, Transfers
 from volmgr.placement import Placement
 from volmgr.reconcile.auditor import LEVEL, Auditor
 from volmgr.reconcile.world import Process
+from volmgr.replicas import Replicas
 from volmgr.runtime import Clock, Executor, Lanes, SystemClock
 from volmgr.switches import Switches
 from volmgr.targets.base import Target, TargetConfig
@@ -169,6 +170,7 @@ class Worker:
             down_time=self.conf.service_down_time,
             max_age=3 * self.conf.report_interval,
         )
+        replicas = Replicas(self.database, self.driver, self.host)
         backend = Backend(
             self.driver,
             self.exports,
@@ -180,6 +182,7 @@ class Worker:
             self.ring,
             self.notifications,
             self.metrics,
+            lambda: replicas.frozen,
         )
         self.dispatcher = Dispatcher(
             self.database,
@@ -198,6 +201,7 @@ class Worker:
         self.resets = Resets(self.database, self.clock, self.host)
         self.attachments = Attachments(self.database, self.exports, self.clock)
         self.properties = Properties(self.database, self.exports, self.clock)
+        self.replicas = replicas
         self.transfers = Transfers(
             self.database,
             self.clock,
@@ -236,7 +240,10 @@ class Worker:
         cls = loader.load(self.options.volume_driver)
         # Commands inherit the lock of this life, so that the next one can end what outlives it.
         lock_fd = self.incarnation.fd
-        return cls(configuration=self.options, host=self.host, target=self.target, lock_fd=lock_fd)
+        active = Replicas(self.database, None, self.host).active_backend_id
+        return cls(
+            configuration=self.options, host=self.host, target=self.target, lock_fd=lock_fd, active_backend_id=active
+        )
 
     def _settings(self) -> Settings:
         conf, options = self.conf, self.options
@@ -454,6 +461,7 @@ class Worker:
                     trouble = self._look_after_target()
                 if self.is_working() and time.monotonic() - asked >= self.conf.backend_stats_polling_interval:
                     self._measure()
+                    self.replicas.look()
                     stats, asked = self._stats, time.monotonic()
                 with self.database.writer() as conn:
                     state = "up" if trouble is None else "down"

@@ -105,6 +105,7 @@ _VOLUME_WORK = {
     "restoring-backup": "a backup is being written to it",
     "retyping": "is being given another type",
     "migrating": "is being moved to another backend",
+    "promoting": "its replica takes its place",
     "managing": "existing storage is being taken over",
     "unmanaging": "its storage is being let go",
 }
@@ -169,6 +170,9 @@ VOLUME = Machine(
         *(move for state in ("available", "in-use") for move in _moves(f"retype:done-{state}", ("retyping",), state)),
         *_moves("migrate", ("available", "in-use"), "migrating"),
         *(move for state in ("available", "in-use") for move in _moves(f"migrate:done-{state}", ("migrating",), state)),
+        ("available", "promote", "promoting"),
+        ("promoting", "promote:done", "available"),
+        *(move for state in _IDLE for move in _moves("reenable", (state,), state)),
         ("managing", "manage:done", "available"),
         ("managing", "manage:failed", "error"),
         ("available", "transfer", "awaiting-transfer"),

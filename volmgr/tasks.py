@@ -63,6 +63,8 @@ class Backend:
     #: tells whoever listens what happens.
     notifications: Notifications | Silence = field(default_factory=Silence)
     metrics: Metrics | Unmeasured = field(default_factory=Unmeasured)
+    #: whether the backend takes no changes.
+    frozen: Callable[[], bool] = lambda: False
 
 
 @dataclass

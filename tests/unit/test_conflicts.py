@@ -12,7 +12,7 @@ def test_every_verb_that_claims_has_a_name_in_the_table() -> None:
     for verb in registry.verbs():
         operation = registry.find(verb, 1)
         assert operation is not None
-        if operation.resource == "object":
+        if operation.resource in ("object", "service"):
             continue
         name = conflicts.name_in_table(operation.resource, verb, own=True)
         columns = {column for _, column in conflicts.TABLE[operation.resource]}

@@ -135,6 +135,12 @@ def disable(conn: Connection, host: str, reason: str | None = None) -> None:
     _set(conn, host, disabled=True, disabled_reason=reason)
 
 
+def enable_again(conn: Connection, host: str, reason: str) -> None:
+    """Let the scheduler place volumes there again, if that was forbidden for this reason and no other."""
+    mine = (_S.c.host == host) & (_S.c.disabled_reason == reason)
+    conn.execute(sa.update(_S).where(mine).values(disabled=False, disabled_reason=None))
+
+
 def freeze(conn: Connection, host: str) -> None:
     """Refuse changes on the backend while it is replicated away.
 

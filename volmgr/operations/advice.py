@@ -29,7 +29,8 @@ WAYS_OUT: dict[str, dict[str, str]] = {
         "reserved": f"the instance connects, or: {_DETACH}",
         "attaching": f"the instance connects, or: {_DETACH}",
         "detaching": f"the instance lets go, or: {_DETACH}",
-        "awaiting-transfer": "the other project accepts it, or it is withdrawn: volmgr transfer list --volume {id}",
+        "awaiting-transfer": "the other project accepts it, or the offer is withdrawn (volmgr transfer delete), or: "
+        "volmgr volume delete --force {id}",
         "error": "volmgr volume delete {id}",
         "error_deleting": "volmgr volume delete {id}",
         "deleted": "nothing, it is gone",

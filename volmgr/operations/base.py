@@ -163,7 +163,7 @@ class Operation(abc.ABC, Generic[A]):
     :cvar lane: where it runs when its steps do not say otherwise. :cvar asks: whether :meth:`prepare` asks the
         backend, which only a request that is new and supported may do.
     :cvar persistent: nobody waits for it and it has to succeed in the end: from its pivot on every failure is tried
-        again, for ever.
+        again, for ever. :cvar while_frozen: whether a frozen backend takes it.
     """
 
     verb: ClassVar[str]
@@ -174,6 +174,7 @@ class Operation(abc.ABC, Generic[A]):
     lane: ClassVar[Lane] = Lane.CONTROL
     asks: ClassVar[bool] = False
     persistent: ClassVar[bool] = False
+    while_frozen: ClassVar[bool] = False
 
     def __init__(self, arguments: A) -> None:
         self.a = arguments

@@ -84,6 +84,8 @@ ALIASES: dict[str, dict[str, str]] = {
         "retype": "revert",
         "migrate_volume": "revert",
         "accept_transfer": "extend",
+        "promote_replica": "revert",
+        "reenable_replication": "clone",
         "discard": "clone",
         "restore_storage": "clone",
     },

@@ -80,6 +80,30 @@ class MovesAPI:
             context, "accept_transfer", volume_id=volume_id, new_user=new_user, new_project=new_project
         )
 
+    # --- replicas -------------------------------------------------------------------------------------------------
+
+    def promote_replica(self, context: RequestContext, volume_id: str) -> Answer:
+        """Let a volume's replica take its place."""
+        return self.change(context, "promote_replica", volume_id=volume_id)
+
+    def reenable_replication(self, context: RequestContext, volume_id: str) -> Answer:
+        """Let a volume's replica follow it again."""
+        return self.change(context, "reenable_replication", volume_id=volume_id)
+
+    def failover_host(
+        self, context: RequestContext, host: str | None = None, secondary_backend_id: str | None = None
+    ) -> Answer:
+        """Let a worker's backend, ``host@backend``, work on its replication target; ``default``: on its own again."""
+        return self.change(context, "failover_host", host=host, secondary_backend_id=secondary_backend_id)
+
+    def freeze_host(self, context: RequestContext, host: str | None = None) -> bool:
+        """Let a worker's backend take no changes; returns whether that is so."""
+        return bool(self.call(context, "freeze_host", host=host))
+
+    def thaw_host(self, context: RequestContext, host: str | None = None) -> bool:
+        """Let a worker's backend take changes again; returns whether it does."""
+        return bool(self.call(context, "thaw_host", host=host))
+
     def _told(self, context: RequestContext, method: str, **args: Any) -> Answer:
         answer: Answer = self.call(context, method, **{key: item for key, item in args.items() if item is not None})
         return answer

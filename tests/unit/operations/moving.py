@@ -12,7 +12,10 @@ from typing import Any
 from volmgr.db import models, services
 from volmgr.db import types as volume_types
 from volmgr.db.engine import utcnow
+from volmgr.drivers.options import Configuration
+from volmgr.drivers.sim import SimDriver
 from volmgr.operations import volumes
+from volmgr.replicas import Replicas
 from volmgr.testing.invariants import violations
 from volmgr.testing.rig import Rig
 from volmgr.types import MiB
@@ -59,7 +62,14 @@ class Site:
                         raise Killed(name)
 
         name = host.partition("@")[2]
-        return Rig(self.folder / name, host=host, database=database, killpoint=point, **self.settings)
+        folder = self.folder / name
+
+        def driver(host: str, target: Any) -> SimDriver:
+            options = Configuration({"sim_store_path": str(folder / "sim"), "volume_backend_name": "pool"})
+            active = Replicas(self.one.database, None, host).active_backend_id if hasattr(self, "one") else None
+            return SimDriver(configuration=options, host=host, target=target, active_backend_id=active)
+
+        return Rig(folder, host=host, database=database, killpoint=point, make_driver=driver, **self.settings)
 
     def report(self, **more: dict[str, Any]) -> None:
         """Let both measure, with ``more`` capabilities by worker, and everybody know of it."""

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a worker does about replication beside its operations: freezes, thaws, and asks how the replicas are.
+
+A frozen backend takes no creation and no change; what is attached stays so, and may be attached and detached. Whether
+it is frozen stands in its worker's row, so a restart does not thaw it.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import sqlalchemy as sa
+
+from volmgr import context as ctx
+from volmgr import exception
+from volmgr.db import models, services
+from volmgr.db.closing import UPDATABLE
+from volmgr.db.engine import Database
+
+LOG = logging.getLogger(__name__)
+_V = models.volumes
+#: what a driver may say of a volume that nobody has asked about.
+_TOLD = UPDATABLE & {"replication_status", "replication_extended_status", "replication_driver_data"}
+
+
+class Replicas:
+    """The replication of one worker's backend.
+
+    :param host: the worker.
+    """
+
+    def __init__(self, database: Database, driver: Any, host: str) -> None:
+        self.database = database
+        self.driver = driver
+        self.host = host
+        self._frozen: bool | None = None
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the backend takes no changes; read once, as only this worker changes it."""
+        if self._frozen is None:
+            self._frozen = bool(self._row("frozen"))
+        return self._frozen
+
+    @property
+    def active_backend_id(self) -> str | None:
+        """The replication target that the backend works on, None for its first storage."""
+        found = self._row("active_backend_id")
+        return str(found) if found else None
+
+    def _row(self, column: str) -> Any:
+        table = models.services
+        with self.database.reader() as conn:
+            return conn.execute(sa.select(table.c[column]).where(table.c.host == self.host)).scalar()
+
+    def freeze(self) -> bool:
+        """Take no changes any more; returns whether that is so."""
+        self._write(True)
+        if self.driver.supports("freeze_backend"):
+            try:
+                self.driver.freeze_backend(ctx.admin())
+            except exception.VolmgrError as error:
+                # It is for the backend's own sake: nothing reaches it any more in any case.
+                LOG.warning("%s is frozen, and its driver could not be told: %s", self.host, error)
+        return True
+
+    def thaw(self) -> bool:
+        """Take changes again; returns whether that is so: a backend that does not agree stays frozen."""
+        if self.driver.supports("thaw_backend"):
+            try:
+                if self.driver.thaw_backend(ctx.admin()) is False:
+                    return False
+            except exception.VolmgrError as error:
+                LOG.error("%s stays frozen: %s", self.host, error)
+                return False
+        self._write(False)
+        return True
+
+    def _write(self, frozen: bool) -> None:
+        def write() -> None:
+            with self.database.writer() as conn:
+                (services.freeze if frozen else services.thaw)(conn, self.host)
+
+        self.database.repeating(write)
+        self._frozen = frozen
+
+    def look(self) -> int:
+        """Ask the driver which replicas stand otherwise than it last said, and write that; returns how many."""
+        if not self.driver.supports("get_replication_updates"):
+            return 0
+        told = self.driver.get_replication_updates(ctx.admin())
+        wanted = [
+            (item["volume_id"], {key: value for key, value in item["updates"].items() if key in _TOLD})
+            for item in told
+        ]
+        if not wanted:
+            return 0
+
+        def write() -> int:
+            count = 0
+            with self.database.writer() as conn:
+                for volume_id, values in wanted:
+                    mine = (_V.c.host == self.host) | _V.c.host.startswith(f"{self.host}#", autoescape=True)
+                    count += conn.execute(sa.update(_V).where(_V.c.id == volume_id, mine).values(values)).rowcount
+            return count
+
+        return self.database.repeating(write)
