@@ -114,6 +114,14 @@ class Dispatcher(Steering):
                 hint=f"volmgr backend thaw {host}", resource="service", id=host, status="frozen",
             )
 
+    def _check_thawed(self, operation: Operation[Any]) -> None:
+        if self.backend.frozen() and not operation.while_frozen:
+            host = self.backend.settings.host
+            raise exception.Conflict(
+                f"The backend {host} is frozen: it takes no changes",
+                hint=f"volmgr backend thaw {host}", resource="service", id=host, status="frozen",
+            )
+
     def _submit(self, context: RequestContext, operation: Operation[Any]) -> dict[str, Any]:
         cls, arguments = type(operation), operation.a
         key = request_key(context, cls.verb, arguments)

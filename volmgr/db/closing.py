@@ -179,5 +179,9 @@ class Closing:
         """Take note that a claim was given back by a statement of the caller's."""
         self._forget(resource, resource_id)
 
+    def forget_claim(self, resource: str, resource_id: str) -> None:
+        """Take note that a claim was given back by a statement of the caller's."""
+        self._forget(resource, resource_id)
+
     def _forget(self, resource: str, resource_id: str) -> None:
         self._held = [item for item in self._held if item[:2] != (resource, resource_id)]
