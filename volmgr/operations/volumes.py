@@ -21,6 +21,7 @@ from volmgr.operations import placing
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
 from volmgr.operations.registry import register
 from volmgr.placement import Place
+from volmgr.progress import untouched
 from volmgr.tasks import Backend, Task
 
 if TYPE_CHECKING:
@@ -180,10 +181,12 @@ class CreateVolume(Operation[CreateArgs]):
         return {"volume_id": self.a.volume_id}
 
     def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
+        volume = task.volume(self.a.volume_id)
         if not isinstance(error, exception.Cancelled):
+            if untouched(error):
+                tx.exchange_object("volume", volume.id, volume.name_id)
             tx.release("volume", self.a.volume_id, "error")
             return
-        volume = task.volume(self.a.volume_id)
         exports.delete(tx.conn, volume.id)
         tx.delete("volume", volume.id)
         tx.forget_object(volume.name_id)
