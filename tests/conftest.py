@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -20,6 +20,7 @@ from volmgr import concurrency
 concurrency.setup()
 
 from volmgr.connector import module_state  # noqa: E402  (after the choice)
+from volmgr.drivers.making import making  # noqa: E402
 
 # How long an example takes depends on what else the machine does.
 hypothesis.settings.register_profile("volmgr", deadline=None)
@@ -55,6 +56,13 @@ def require(tool: str, package: str | None = None) -> str:
         unavailable(f"{tool} is missing: install {package or tool}")
     assert path is not None
     return path
+
+
+@pytest.fixture
+def one_work() -> Iterator[None]:
+    """Make what a test lets drivers do one piece of work: a creation that is repeated finds what is its own."""
+    with making("the-work-of-a-test", again=True):
+        yield
 
 
 @pytest.fixture(name="require", scope="session")

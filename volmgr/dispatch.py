@@ -18,12 +18,13 @@ from typing import Any, TypeVar
 
 from volmgr import exception, names, types
 from volmgr.context import RequestContext
-from volmgr.db import claims, operations, records, reservations
+from volmgr.db import claims, operations, records
 from volmgr.db.admission import MISSING, Admitting, Blocked
 from volmgr.db.engine import CommitUnknown, Database, is_duplicate
 from volmgr.operations import advice, meeting
 from volmgr.operations.base import Args, Claim, Lane, Operation, Policy, request_key
 from volmgr.operations.registry import find
+from volmgr.outcomes import Outcomes, answer
 from volmgr.progress import INTERRUPTIONS
 from volmgr.runtime import Clock, Executor
 from volmgr.steering import Steering
@@ -38,7 +39,7 @@ PUMP_LIMIT = 200
 ADMISSION_TRIES = 10
 
 
-class Dispatcher(Steering):
+class Dispatcher(Steering, Outcomes):
     """The journal of one worker.
 
     :param incarnation: the UUID of this life of the worker. :param bulk_slots: how many long operations run at once.
@@ -79,25 +80,18 @@ class Dispatcher(Steering):
     def submit(self, context: RequestContext, cls: type[Operation[Any]], arguments: Args) -> dict[str, Any]:
         """Admit a request, or join the one it repeats.
 
-        :returns: ``{"operation_id", "state", "result"}``; operation_id is None where there was nothing to do.
+        :returns: ``{"operation_id", "state", "result"}``; whatever becomes of it, a repeat is answered the same.
         :raises Unsupported: the driver cannot. :raises Conflict, NotFound, QuotaExceeded, Moved: nothing was changed.
         """
         operation = cls(arguments)
         try:
             return self._submit(context, operation)
         except exception.VolmgrError as error:
-            if operation.reserved and not error.retryable:
-                self._give_back(operation, context)
-            raise
-
-    def _give_back(self, operation: Operation[Any], context: RequestContext) -> None:
-        """Give back what was reserved for a request that is refused."""
-
-        def write() -> None:
-            with self.database.writer() as conn:
-                reservations.take(conn, operation.reserved, context.project_id or "")
-
-        self.database.retrying(write)
+            if error.retryable:
+                raise
+            if (other := self._refused(context, operation, error)) is None:
+                raise
+            return other
 
     def _check_support(self, operation: Operation[Any]) -> None:
         for verb in operation.required():
@@ -105,14 +99,6 @@ class Dispatcher(Steering):
                 raise exception.Unsupported(verb=verb, hint=f"The driver {type(self.backend.driver).__name__} cannot")
             if (why := self.backend.driver.lacks.get(verb)) is not None:
                 raise exception.Unsupported(verb=verb, hint=why)
-
-    def _check_thawed(self, operation: Operation[Any]) -> None:
-        if self.backend.frozen() and not operation.while_frozen:
-            host = self.backend.settings.host
-            raise exception.Conflict(
-                f"The backend {host} is frozen: it takes no changes",
-                hint=f"volmgr backend thaw {host}", resource="service", id=host, status="frozen",
-            )
 
     def _check_thawed(self, operation: Operation[Any]) -> None:
         if self.backend.frozen() and not operation.while_frozen:
@@ -154,9 +140,9 @@ class Dispatcher(Steering):
                 tx = self._commit(admit, operation, operation_id, key, context)
                 break
             except Blocked as error:
-                answer = self._blocked(operation, operation_id, key, context, error.claim, prepared)
-                if answer is not None:
-                    return answer
+                told = self._blocked(operation, operation_id, key, context, error.claim, prepared)
+                if told is not None:
+                    return told
         else:
             raise exception.Busy(resource=cls.resource, id=operation.resource_id, hint=f"Later, or: {advice.AUDIT}")
         if isinstance(tx, dict):
@@ -188,7 +174,7 @@ class Dispatcher(Steering):
                 raise
             with self.database.reader() as conn:
                 obstacle = claims.obstacle(conn, Claim(operation.resource, operation.resource_id, "delete"))
-            return _answer(meeting.taken(operation, obstacle, context.project_id, context.scope))
+            return self._join(context, operation, meeting.taken(operation, obstacle, context.project_id, context.scope))
 
     def _look_up(self, operation_id: str) -> dict[str, Any]:
         """Settle an admission whose connection broke at COMMIT: the journal says whether it had committed."""
@@ -202,7 +188,7 @@ class Dispatcher(Steering):
             raise exception.BackendDown("The database lost the request", hint="Send it again")
         if found.state == "running":
             self._enqueue(found)
-        return _answer(found)
+        return answer(found)
 
     def _launch(self, values: dict[str, Any], tx: Admitting) -> dict[str, Any]:
         if values["host"] != self.backend.settings.host:
@@ -262,15 +248,6 @@ class Dispatcher(Steering):
         """Return the answer of the operation that a request with a key of its own repeats, or None."""
         return self._joined(context.request_key, verb, context) if context.request_key else None
 
-    def _joined(self, key: str, verb: str, context: RequestContext) -> dict[str, Any] | None:
-        with self.database.reader() as conn:
-            found = operations.by_key(conn, key)
-        if found is None:
-            return None
-        if found.verb != verb or found.project_id != context.project_id:
-            raise exception.Conflict("The request key was used for another request", hint="Use a new key", key=key)
-        return _answer(found)
-
     def _blocked(
         self,
         operation: Operation[Any],
@@ -288,7 +265,7 @@ class Dispatcher(Steering):
         if obstacle is None:
             if claim not in operation.claims():
                 return None  # a part of the resource that went with the operation in the way
-            return {"operation_id": None, "state": "done", "result": operation.absent(claim)}
+            return self._done_already(context, operation, operation.absent(claim))
         if context.scope is not None and obstacle.project_id != context.scope:
             raise MISSING[claim.resource](id=claim.id)
         if obstacle.host and names.service_of(obstacle.host) != self.backend.settings.host:
@@ -299,7 +276,7 @@ class Dispatcher(Steering):
             return None
         verdict, holder = meeting.judge(operation, claim, obstacle)
         if verdict is Policy.SAME and holder is not None:
-            return _answer(holder)
+            return self._join(context, operation, holder)
         if verdict is not Policy.WAIT or meeting.stands_still(obstacle):
             raise meeting.refusal(operation, claim, obstacle)
 
@@ -310,10 +287,10 @@ class Dispatcher(Steering):
                 tx.insert_operation(self._row(operation, operation_id, key, context, claimed=False))
                 tx.settle_quota()
 
-        answer = self._commit(wait, operation, operation_id, key, context)
+        told = self._commit(wait, operation, operation_id, key, context)
         self._killpoint(f"{operation.verb}/-/queued")
         self.ring()
-        return answer or {"operation_id": operation_id, "state": "queued", "result": None}
+        return told or {"operation_id": operation_id, "state": "queued", "result": None}
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -525,7 +502,3 @@ class Dispatcher(Steering):
                 count += self._take_over(record)
             if len(found) < PUMP_LIMIT:
                 return count
-
-
-def _answer(record: types.OperationRecord) -> dict[str, Any]:
-    return {"operation_id": record.id, "state": record.state, "result": record.result}

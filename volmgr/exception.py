@@ -203,6 +203,14 @@ class AlreadyExists(Conflict):
     default_hint = "Use a new id, or show the one that exists"
 
 
+class ObjectExists(AlreadyExists):
+    """What is to be made bears a name that the backend has given already, to something else; nothing was touched."""
+
+    code = "volmgr.conflict.exists.object"
+    sentence = "The backend has an object {id} already, which is not of this request's making; it was left as it is"
+    default_hint = "See what it is: volmgr-manage audit; then remove it, or rename and manage it, or use a new id"
+
+
 class VolumeAttached(Conflict):
     code = "volmgr.conflict.attached"
     sentence = "The volume {id} is attached"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Collection
 from dataclasses import dataclass
 
 _UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
@@ -134,6 +135,17 @@ def parse_target_name(prefix: str, name: str) -> tuple[str, str, bool] | None:
 def lv_tags(object_id: str, kind: str, resource_id: str) -> tuple[str, ...]:
     """Return the LVM tags that mark a logical volume as ours and say what it embodies."""
     return (f"{LV_TAG_PREFIX}object={object_id}", f"{LV_TAG_PREFIX}{kind}={resource_id}")
+
+
+def lv_work_tag(mark: str) -> str:
+    """Return the LVM tag that says by which work a logical volume was made, see :mod:`volmgr.drivers.making`."""
+    return f"{LV_TAG_PREFIX}work={mark}"
+
+
+def lv_work(tags: Collection[str]) -> str | None:
+    """Return the mark of the work that made a logical volume with these tags, None if they do not say it."""
+    prefix = lv_work_tag("")
+    return next((tag.removeprefix(prefix) for tag in tags if tag.startswith(prefix)), None)
 
 
 def new_serial() -> str:

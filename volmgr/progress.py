@@ -14,6 +14,7 @@ from volmgr import exception
 from volmgr.db import operations, records
 from volmgr.db.closing import Closing
 from volmgr.db.faults import CommitUnknown, DatabaseBusy, DatabaseDown, DatabaseFull
+from volmgr.drivers.making import making
 from volmgr.drivers.progress import reporting
 from volmgr.operations.base import Operation, Rerun, Step
 
@@ -46,6 +47,8 @@ class Progress:
         self.error: exception.VolmgrError | None = None
         self.undo_error: BaseException | None = None
         self.lost: exception.VolmgrError | None = None
+        #: how many steps may have begun, now or in an earlier run; the others are not taken back.
+        self.reached = begun + 1 if recovering else 0
         self._undoing = False
 
     @property
@@ -68,6 +71,7 @@ class Progress:
         point = f"{self.operation.verb}/{step.name}"
         self.runner.killpoint(f"{point}/before")
         try:
+            self.reached = index + 1
             self.task.results[step.name] = self._do(step, again=again)
             self.runner.killpoint(f"{point}/after")
             if step.pivot is not None:
@@ -79,18 +83,20 @@ class Progress:
             raise
         except Exception as error:
             self.error = ours(error, self.operation.verb, self.task.id)
+            if untouched(self.error):
+                self.reached = index
             raise
 
     def _do(self, step: Step, *, again: bool) -> Any:
-        if again and step.rerun is Rerun.REBUILD and step.undo is not None:
-            step.undo()
+        if again and step.rerun is Rerun.REBUILD:
+            take_back(step, self.task)
         if again and step.rerun is Rerun.RECOGNISE and step.recognise is not None:
             try:
                 return step.recognise()
             except exception.NotFound:
                 LOG.info("Step %s of operation %s was not done; it is done again", step.name, self.task.id)
         # Copies deep inside a driver tell how far they are, and stop when the operation is cancelled.
-        with reporting(self.task.progress, self.task):
+        with reporting(self.task.progress, self.task), making(self.task.id, again=again):
             return step.do()
 
     def _note_begin(self, step: Step) -> None:
@@ -123,13 +129,15 @@ class Progress:
         step = self.steps[index]
         if self.pivoted or self.lost is not None or self.undo_error is not None or step.undo is None:
             return
+        if index >= self.reached:
+            return
         try:
             if not self._undoing:
                 self._undoing = True
                 error = self.error or exception.Cancelled()
                 self.task.note(state="undoing", error=exception.to_primitive(error))
             self.runner.killpoint(f"{self.operation.verb}/{step.name}/undo")
-            step.undo()
+            take_back(step, self.task)
             self.runner.killpoint(f"{self.operation.verb}/{step.name}/undone")
         except INTERRUPTIONS as lost:
             self.lost = lost
@@ -141,6 +149,18 @@ class Progress:
 def bind(function: Callable[[int], None], index: int) -> Callable[[], None]:
     """Return a call of ``function`` with ``index``."""
     return lambda: function(index)
+
+
+def untouched(error: BaseException) -> bool:
+    """Return whether a step that ended so has changed nothing: what it was to make is there, of others' making."""
+    return isinstance(error, exception.ObjectExists)
+
+
+def take_back(step: Step, task: Task) -> None:
+    """Undo a step; it ends no object that is not of the operation's making."""
+    if step.undo is not None:
+        with making(task.id, again=True, undoing=True):
+            step.undo()
 
 
 def ours(error: Exception, verb: str, operation_id: str) -> exception.VolmgrError:

@@ -30,7 +30,7 @@ from volmgr.notifications import Notifications, Silence
 from volmgr.operations import registry
 from volmgr.operations.base import Operation, Step
 from volmgr.placement import Place, Placement
-from volmgr.progress import INTERRUPTIONS, Progress, Waiting, bind, ours
+from volmgr.progress import INTERRUPTIONS, Progress, Waiting, bind, ours, take_back, untouched
 from volmgr.runtime import Clock
 from volmgr.types import VolumeType
 
@@ -337,7 +337,8 @@ class Runner:
             ), forward=task.operation.error is None)
             return
         if task.operation.error is not None:
-            self._undo(operation, task, steps[: begun + 1], exception.from_primitive(task.operation.error))
+            recorded = exception.from_primitive(task.operation.error)
+            self._undo(operation, task, steps[: begun + (0 if untouched(recorded) else 1)], recorded)
             return
         if not recovering:
             self._tell("start", task)
@@ -381,7 +382,7 @@ class Runner:
         elif operation.persistent and not isinstance(known, exception.Cancelled):
             self._park(task, "backend", known, forward=True)
         elif len(steps) <= 1:
-            self._undo(operation, task, steps, known)
+            self._undo(operation, task, steps[: progress.reached], known)
         elif progress.undo_error is not None:
             self._park_undo(task, known, progress.undo_error)
         else:
@@ -398,7 +399,7 @@ class Runner:
                 continue
             self.killpoint(f"{operation.verb}/{step.name}/undo")
             try:
-                step.undo()
+                take_back(step, task)
                 self.killpoint(f"{operation.verb}/{step.name}/undone")
             except INTERRUPTIONS:
                 raise

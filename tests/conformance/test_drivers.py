@@ -14,6 +14,7 @@ TestImagesAndMoves = suite.TestImagesAndMoves
 TestManageable = suite.TestManageable
 TestManaging = suite.TestManaging
 TestObserving = suite.TestObserving
+TestOrphans = suite.TestOrphans
 TestReplicas = suite.TestReplicas
 TestReverts = suite.TestReverts
 TestSnapshots = suite.TestSnapshots

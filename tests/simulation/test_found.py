@@ -109,6 +109,36 @@ FOUND: dict[str, Plan] = {
         (Request("delete", "delete_volume", V0, wait=True),),
         (Strike("driver:wipe/building", "fail", error="volmgr.not_found"),), stage="volume", steer="abandon",
     ),
+    # What had nothing to do, was refused, or joined another request left nothing in the journal by which a copy of its
+    # message that arrived late could be known: it was executed, on whatever bore the id by then.
+    "a late copy of a deletion that had nothing to do": Plan(
+        (Request("delete", "delete_volume", V0, late=(20.0,)),
+         Request("create", "create_volume", V0 | {"size": 1}, wait=True)),
+        stage="empty", switch=0.0,
+    ),
+    "a late copy of a deletion that was refused": Plan(
+        (Request("delete", "delete_volume", V0, late=(20.0,)),
+         Request("unsnap", "delete_snapshot", {"snapshot_id": "@s0"}, wait=True)),
+        stage="snapshot", switch=0.0,
+    ),
+    "a late copy of a deletion that joined another": Plan(
+        (Request("one", "delete_volume", V0), Request("other", "delete_volume", V0, late=(20.0,)),
+         Request("create", "create_volume", V0 | {"size": 1}, wait=True)),
+        stage="volume", switch=0.0,
+    ),
+    # Storage that another life had left under the name of what was to be made was taken for it, with its bytes.
+    "an orphan is not taken": Plan(
+        (Request("create", "create_volume", {"volume_id": "@v2", "size": 1}, wait=True),
+         Request("snap", "create_snapshot", V0 | {"snapshot_id": "@s1"}, wait=True),
+         Request("delete", "delete_volume", {"volume_id": "@v2"}, wait=True)),
+        stage="volume", orphans=("v2", "s1"),
+    ),
+    "an orphan is not taken after a crash either": Plan(
+        (Request("create", "create_volume", {"volume_id": "@v2", "source_volid": "@v0"}, wait=True),
+         Request("snap", "create_snapshot", V0 | {"snapshot_id": "@s1"}, wait=True)),
+        (Strike("step:create_volume/create/before", "crash"), Strike("step:create_snapshot/create/before", "crash")),
+        stage="volume", orphans=("v2", "s1"),
+    ),
     # An extension that failed after its effect left storage that is larger than its row: no snapshot could be taken.
     "an extension that took effect has taken place": Plan(
         (Request("extend", "extend_volume", V0 | {"new_size": 3}),),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -128,6 +129,18 @@ class Closing:
         """Remove the row of an object that is no more."""
         self.conn.execute(sa.delete(models.objects).where(models.objects.c.id == object_id))
 
+    def exchange_object(self, resource: str, resource_id: str, object_id: str) -> None:
+        """Give a resource that this operation holds an object of a new id, of which the backend has nothing.
+
+        For one whose object's name the backend has given to something else: whatever becomes of the resource later,
+        that is not touched.
+        """
+        table, new = claims.TABLES[resource], str(uuid.uuid4())
+        held = (table.c.id == resource_id) & (table.c.operation_id == self.operation.id)
+        if not self.conn.execute(sa.update(table).where(held).values(object_id=new)).rowcount:
+            raise exception.LeaseLost(id=self.operation.id)
+        self.conn.execute(sa.update(models.objects).where(models.objects.c.id == object_id).values(id=new))
+
     def set_role(self, object_id: str, role: str) -> None:
         """Change what an object is: current or building."""
         self.conn.execute(_ROLE, {"object_id": object_id, "new_role": role})
@@ -174,10 +187,6 @@ class Closing:
         for ids, owner in self._reserved:
             reservations.take(self.conn, ids, owner)
         self.settle_quota()
-
-    def forget_claim(self, resource: str, resource_id: str) -> None:
-        """Take note that a claim was given back by a statement of the caller's."""
-        self._forget(resource, resource_id)
 
     def forget_claim(self, resource: str, resource_id: str) -> None:
         """Take note that a claim was given back by a statement of the caller's."""

@@ -188,7 +188,11 @@ class BaseVD(Interface, interface=True):
     def create_volume(self, volume: Volume) -> ModelUpdate:
         """Make ``volume`` of ``volume.size`` GiB, all zeros; returns None or changes to its row.
 
-        :raises NoSpace: there is no room. :raises AlreadyExists: its object is there with another size.
+        Whatever makes an object marks it with its work, see :mod:`volmgr.drivers.making`; what the same work has made
+        before is success.
+
+        :raises NoSpace: there is no room. :raises ObjectExists: its name is given to what this work has not made.
+        :raises AlreadyExists: its object is there with another size.
         """
 
     @abc.abstractmethod

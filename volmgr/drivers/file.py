@@ -17,6 +17,7 @@ from oslo_config import cfg
 
 from volmgr import exception, names
 from volmgr.concurrency import offload
+from volmgr.drivers import making
 from volmgr.drivers import progress as reports
 from volmgr.drivers.exporting import TargetVD
 from volmgr.drivers.file_groups import FileGroups
@@ -206,14 +207,16 @@ class FileDriver(FileGroups, SnapshotVD, ExtendVD, RetypeVD, TrashVD, ObserveVD,
         return self._build(resource, resource.size_bytes, make)
 
     def _build(self, resource: Volume | Snapshot, size_bytes: int, make: Callable[[Folder, str], None]) -> ModelUpdate:
-        folder, name = self._volumes, resource.name
+        folder, name, work = self._volumes, resource.name, making.mark()
         present = folder.size(name)
         if present is not None:
+            making.expect(name, folder.mark_of(name), work)
             if present != size_bytes:
                 raise exception.AlreadyExists(resource="object", id=name)
             return None
         building = names.building_name(resource.name_id)
         make(folder, building)
+        folder.mark(building, work)
         offload(_finish, folder, building, name)
         return None
 
@@ -224,7 +227,8 @@ class FileDriver(FileGroups, SnapshotVD, ExtendVD, RetypeVD, TrashVD, ObserveVD,
         self._delete(snapshot)
 
     def _delete(self, resource: Volume | Snapshot) -> None:
-        offload(self._volumes.remove, resource.name)
+        if not (making.undoing() and making.spared(self._volumes.mark_of(resource.name))):
+            offload(self._volumes.remove, resource.name)
         offload(self._volumes.remove, names.building_name(resource.name_id))
 
     # --- change -------------------------------------------------------------------------------------------------
@@ -291,6 +295,8 @@ class FileDriver(FileGroups, SnapshotVD, ExtendVD, RetypeVD, TrashVD, ObserveVD,
 
     def _restore(self, resource: Volume | Snapshot) -> None:
         if self._volumes.size(resource.name) is not None:
+            if making.first():
+                raise exception.ObjectExists(id=resource.name)
             return
         trash = names.trash_name(resource.name_id)
         # A wipe shortens the file first of all, so one that has its full size has all its bytes.

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from volmgr import exception
+from volmgr.drivers.making import UNKNOWN
 from volmgr.types import MiB
 
 if TYPE_CHECKING:
@@ -28,7 +29,10 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_REFLINK = {errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EBADF, errno.EISDIR}
 _NO_RANGE_COPY = {errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 _FLAGS = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_NO_MARKS = {errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM}
 _PROBE = ".reflink-probe"
+#: the extended attribute that says by which work a file was made, see volmgr.drivers.making.
+MARK = "user.volmgr.work"
 
 
 @contextlib.contextmanager
@@ -128,6 +132,29 @@ class Folder:
         self.remove(name)
         with self.opened(name, os.O_RDWR | os.O_CREAT | os.O_EXCL) as fd:
             os.ftruncate(fd, size_bytes)
+
+    def mark(self, name: str, text: str) -> None:
+        """Write a mark on a file, where the file system keeps marks (xattr(7))."""
+        with self.opened(name) as fd:
+            try:
+                os.setxattr(fd, MARK, text.encode())
+            except OSError as error:
+                if error.errno not in _NO_MARKS:
+                    raise
+
+    def mark_of(self, name: str) -> str | None:
+        """Return the mark of a file, None if it has none or is not there, UNKNOWN where no marks are kept."""
+        if self.size(name) is None:
+            return None
+        with self.opened(name, os.O_RDONLY) as fd:
+            try:
+                return os.getxattr(fd, MARK).decode(errors="replace")
+            except OSError as error:
+                if error.errno == errno.ENODATA:
+                    return None
+                if error.errno in _NO_MARKS:
+                    return UNKNOWN
+                raise
 
     def resize(self, name: str, size_bytes: int) -> None:
         """Set the size of a file; what it gains reads as zeros."""

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Sequence
 
 from volmgr import exception, killpoints, names
-from volmgr.drivers import lvm_copy
+from volmgr.drivers import lvm_copy, making
 from volmgr.drivers import progress as reports
 from volmgr.drivers.lvm_grow import LVMGrowing, snapshot_space
 from volmgr.drivers.lvm_setup import silent
@@ -28,7 +28,7 @@ class LVMBuilding(LVMGrowing, abstract=True):
     # --- create -------------------------------------------------------------------------------------------------
 
     def create_volume(self, volume: Volume) -> ModelUpdate:
-        tags = names.lv_tags(volume.name_id, "volume", volume.id)
+        tags = tags_of(volume)
 
         def create() -> None:
             if self.thin:
@@ -38,22 +38,24 @@ class LVMBuilding(LVMGrowing, abstract=True):
                 self.vg.create_thick(volume.name, volume.size_bytes, tags, self.mirrors)
 
         if self.thin or self._clean:
-            return self._at_once(volume, create)
-        return self._build(volume, lambda building: self._make_thick(building, volume, tags))
+            return self._at_once(volume, tags, create)
+        return self._build(volume, tags, lambda building: self._make_thick(building, volume, tags))
 
-    def _at_once(self, resource: Volume | Snapshot, create: Callable[[], None]) -> ModelUpdate:
-        """Make an object by one command, under its final name."""
+    def _at_once(
+        self, resource: Volume | Snapshot, tags: Sequence[str], create: Callable[[], None]
+    ) -> ModelUpdate:
+        """Make an object with ``tags`` by one command, under its final name."""
         self._drop_building(resource)
         try:
             create()
         except lvm.LvExists:
-            self._expect(resource)
+            self._expect(resource, tags)
         return None
 
-    def _build(self, resource: Volume, fill: Callable[[str], None]) -> ModelUpdate:
+    def _build(self, resource: Volume, tags: Sequence[str], fill: Callable[[str], None]) -> ModelUpdate:
         """Make an object under its building name by ``fill``, then give it its own name as the last act."""
         if self._has_node(resource.name):
-            self._expect(resource)
+            self._expect(resource, tags)
             self._drop_building(resource)
             return None
         building = names.building_name(resource.name_id)
@@ -64,7 +66,7 @@ class LVMBuilding(LVMGrowing, abstract=True):
             # The building name was taken by something inactive, or the final one is.
             self._erase(building, silent)
             if resource.name in self._look().volumes:
-                self._expect(resource)
+                self._expect(resource, tags)
             else:
                 self._fill_and_name(building, resource.name, fill)
         return None
@@ -86,15 +88,16 @@ class LVMBuilding(LVMGrowing, abstract=True):
         if not self._clean:
             lvm_copy.zero(self.vg.path(building), reports.report, pace=self._pace())
 
-    def _expect(self, resource: Volume | Snapshot) -> None:
-        """Check that what bears the resource's name has its size, and can be used.
+    def _expect(self, resource: Volume | Snapshot, tags: Sequence[str]) -> None:
+        """Check that what bears the resource's name is of this work, has its size, and can be used.
 
-        :raises AlreadyExists: it has another size.
+        :raises ObjectExists: it was there before. :raises AlreadyExists: it has another size.
         """
         found = self._look()
         present = found.volumes.get(resource.name)
         if present is None:
             raise exception.Inconsistent(f"{resource.name} was there a moment ago and is not any more")
+        making.expect(resource.name, names.lv_work(present.tags), str(names.lv_work(tags)))
         if present.size_bytes != found.rounded(resource.size_bytes):
             raise exception.AlreadyExists(resource="object", id=resource.name)
         if not present.active:
@@ -104,15 +107,15 @@ class LVMBuilding(LVMGrowing, abstract=True):
 
     def create_snapshot(self, snapshot: Snapshot) -> ModelUpdate:
         try:
-            return self._snap(snapshot, snapshot.volume_name, names.lv_tags(snapshot.name_id, "snapshot", snapshot.id))
+            return self._snap(snapshot, snapshot.volume_name, tags_of(snapshot))
         except lvm.LvNotFound as error:
             raise missing(snapshot.volume or Volume(id=snapshot.volume_id, size=snapshot.volume_size)) from error
 
     def _snap(self, resource: Volume | Snapshot, origin: str, tags: Sequence[str]) -> ModelUpdate:
         """Make a snapshot of ``origin`` under the resource's name; one whose making failed is never kept."""
         if self._has_node(resource.name):
+            self._expect(resource, tags)
             self._drop_building(resource)
-            self._expect(resource)
             return None
         space = None
         if self._is_thin(origin):
@@ -125,10 +128,10 @@ class LVMBuilding(LVMGrowing, abstract=True):
             try:
                 self.vg.snapshot(resource.name, origin, tags, space)
             except (lvm.LvmFailed, lvm.PoolBroken, exception.Timeout):
-                self._try_erasing(resource.name)
+                self._try_erasing(resource.name, tags)
                 raise
 
-        return self._at_once(resource, create)
+        return self._at_once(resource, tags, create)
 
     def create_volume_from_snapshot(self, volume: Volume, snapshot: Snapshot) -> ModelUpdate:
         return self._copy(volume, snapshot.name, snapshot, snapshot.size_bytes)
@@ -152,33 +155,32 @@ class LVMBuilding(LVMGrowing, abstract=True):
     def _copy(self, volume: Volume, source: str, resource: Volume | Snapshot, size_bytes: int) -> ModelUpdate:
         """Make ``volume`` with the bytes of the logical volume ``source``, which is that of ``resource``."""
         _refuse_smaller(volume, size_bytes)
-        tags = names.lv_tags(volume.name_id, "volume", volume.id)
+        tags = tags_of(volume)
         try:
             if not self._is_thin(source):
-                return self._build(volume, lambda name: self._fill(name, volume, source, size_bytes))
+                return self._build(volume, tags, lambda name: self._fill(name, volume, source, size_bytes, tags))
             if volume.size_bytes == size_bytes:
                 return self._snap(volume, source, tags)
-            return self._build(volume, lambda name: self._grown_clone(name, volume, source))
+            return self._build(volume, tags, lambda name: self._grown_clone(name, volume, source, tags))
         except lvm.LvNotFound as error:
             raise missing(resource) from error
 
-    def _grown_clone(self, building: str, volume: Volume, source: str) -> None:
+    def _grown_clone(self, building: str, volume: Volume, source: str, tags: Sequence[str]) -> None:
         self._thin_pool.admit()
-        self.vg.snapshot(building, source, names.lv_tags(volume.name_id, "volume", volume.id))
+        self.vg.snapshot(building, source, tags)
         self.vg.extend(building, volume.size_bytes)
 
-    def _fill(self, building: str, volume: Volume, source: str, size_bytes: int) -> None:
+    def _fill(self, building: str, volume: Volume, source: str, size_bytes: int, tags: Sequence[str]) -> None:
         self._need_node(source)
         if (table := lvm_dm.table(self.vg.name, source)) is not None and table[0] == "snapshot" and "/" not in table[1]:
             # In place of its numbers the kernel says Invalid or Overflow.
             raise lvm.SnapshotOverflowed(
                 command="lvs", group=self.vg.name, reason=f"{source} has overflowed, its bytes are lost"
             )
-        self._fill_from(building, volume, self.vg.path(source), size_bytes)
+        self._fill_from(building, volume, self.vg.path(source), size_bytes, tags)
 
-    def _fill_from(self, building: str, volume: Volume, source: str, size_bytes: int) -> None:
+    def _fill_from(self, building: str, volume: Volume, source: str, size_bytes: int, tags: Sequence[str]) -> None:
         """Make a volume with the bytes of the device ``source`` and zeros behind them."""
-        tags = names.lv_tags(volume.name_id, "volume", volume.id)
         path = self.vg.path(building)
         if self.thin:
             self._thin_pool.admit()
@@ -200,6 +202,12 @@ class LVMBuilding(LVMGrowing, abstract=True):
 
     def delete_snapshot(self, snapshot: Snapshot) -> None:
         self._delete(snapshot)
+
+
+def tags_of(resource: Volume | Snapshot) -> tuple[str, ...]:
+    """Return the tags of an object that is made now: what it embodies, and by which work it is made."""
+    kind = "snapshot" if isinstance(resource, Snapshot) else "volume"
+    return (*names.lv_tags(resource.name_id, kind, resource.id), names.lv_work_tag(making.mark()))
 
 
 def between_id(object_id: str) -> str:

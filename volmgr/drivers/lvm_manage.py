@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from volmgr import exception, names
+from volmgr.drivers import making
 from volmgr.drivers.lvm_grow import LVMGrowing
 from volmgr.drivers.paging import page
 from volmgr.tools import lvm_errors as lvm
@@ -46,14 +47,14 @@ class LVMManaging(LVMGrowing, abstract=True):
         found = self._look()
         tags = names.lv_tags(resource.name_id, kind, resource.id)
         taken = found.volumes.get(resource.name)
-        if taken is not None and source not in found.volumes:
+        if taken is not None and source not in found.volumes and not making.first():
             # An earlier try came past the renaming.
             if not taken.tags.issuperset(tags):
                 self.vg.retag(resource.name, add=tags)
             return
         present = self._manageable(found, existing_ref, kind)
         if taken is not None and source != resource.name:
-            raise exception.AlreadyExists(resource="object", id=resource.name)
+            raise exception.ObjectExists(id=resource.name)
         if isinstance(resource, Snapshot) and present.origin != resource.volume_name:
             raise exception.ManageExistingInvalidReference(
                 f"{source} is not a snapshot of {resource.volume_name}", existing_ref=dict(existing_ref)
@@ -129,8 +130,10 @@ class LVMManaging(LVMGrowing, abstract=True):
         free = names.unmanaged_name(kind, resource.name_id)
         with contextlib.suppress(lvm.LvNotFound):  # an earlier try has renamed it
             self.vg.rename(resource.name, free)
-        with contextlib.suppress(lvm.LvNotFound):  # what is not there need not be let go
-            self.vg.retag(free, remove=names.lv_tags(resource.name_id, kind, resource.id))
+        present = self._look().volumes.get(free)
+        tags = present.tags if present is not None else ()  # what is not there need not be let go
+        if ours := [tag for tag in tags if tag.startswith(names.LV_TAG_PREFIX)]:
+            self.vg.retag(free, remove=ours)
 
     # --- lists --------------------------------------------------------------------------------------------------
 

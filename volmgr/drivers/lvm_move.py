@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from volmgr import exception, names
-from volmgr.drivers.lvm_build import LVMBuilding
+from volmgr.drivers.lvm_build import LVMBuilding, tags_of
 from volmgr.drivers.lvm_setup import silent
 from volmgr.drivers.lvm_trash import LVMTrash
 from volmgr.drivers.naming import missing
@@ -109,7 +109,8 @@ class LVMMoving(LVMBuilding, LVMTrash, abstract=True):
 
     def receive(self, volume: Volume, path: str) -> None:
         """Make ``volume`` here, with the bytes of the block device at ``path``, which has its size."""
-        self._build(volume, lambda building: self._fill_from(building, volume, path, volume.size_bytes))
+        tags = tags_of(volume)
+        self._build(volume, tags, lambda building: self._fill_from(building, volume, path, volume.size_bytes, tags))
 
     def _wipe_moved(self, volume: Volume) -> None:
         # The volume is at its new place, whatever becomes of the old one: an audit finds what is left.

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from oslo_config import cfg
 
 from volmgr import exception, names
 from volmgr.conf import volume as options
-from volmgr.drivers import lvm_copy
+from volmgr.drivers import lvm_copy, making
 from volmgr.drivers import progress as reports
 from volmgr.drivers.driver import VolumeDriver
 from volmgr.drivers.exporting import TargetVD
@@ -200,7 +201,7 @@ class LVMSetup(TargetVD, VolumeDriver, abstract=True):
             if building in found.volumes:
                 self._erase(building, silent)
             present = found.volumes.get(resource.name)
-            if present is None:
+            if present is None or making.spared(names.lv_work(present.tags)):
                 return
             self._refuse_dependents(found, present)
             if present.thin:
@@ -287,10 +288,15 @@ class LVMSetup(TargetVD, VolumeDriver, abstract=True):
             priority=self._wiping,
         )
 
-    def _try_erasing(self, name: str) -> None:
-        """Free what a failed verb has left, without hiding its error."""
+    def _try_erasing(self, name: str, tags: Sequence[str] = ()) -> None:
+        """Free what a failed verb has left, without hiding its error.
+
+        :param tags: what the verb has made has all of these.
+        """
         try:
-            self._erase(name, silent)
+            present = self._look().volumes.get(name) if tags else None
+            if not tags or (present is not None and present.tags.issuperset(tags)):
+                self._erase(name, silent)
         except exception.VolmgrError as error:
             LOG.warning("%s/%s stays for now: %s", self.vg.name, name, error)
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from volmgr import exception, names
-from volmgr.drivers import lvm_copy
+from volmgr.drivers import lvm_copy, making
 from volmgr.drivers.interfaces import ObserveVD, TrashVD
 from volmgr.drivers.interfaces.upkeep import Progress
 from volmgr.drivers.lvm_setup import WIPING_TAG, LVMSetup, silent
@@ -78,6 +78,8 @@ class LVMTrash(TrashVD, ObserveVD, LVMSetup, abstract=True):
     def _restore(self, resource: Volume | Snapshot) -> None:
         found = self._look()
         if resource.name in found.volumes:
+            if making.first():
+                raise exception.ObjectExists(id=resource.name)
             return
         present = found.volumes.get(names.trash_name(resource.name_id))
         if present is None or WIPING_TAG in present.tags or present.size_bytes != found.rounded(resource.size_bytes):

@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from volmgr import exception, names
+from volmgr.drivers import making
 from volmgr.drivers.interfaces import ObserveVD
 from volmgr.drivers.interfaces.upkeep import Progress
 from volmgr.drivers.naming import CREATING, DELETING, missing, own_name
-from volmgr.drivers.storpool_copy import OWN_TAGS, StorPoolCopying, global_name
+from volmgr.drivers.storpool_copy import OWN_TAGS, StorPoolCopying, global_name, marked, work_of
 from volmgr.drivers.storpool_move import StorPoolMoving
 from volmgr.types import GiB, ModelUpdate, ObservedObject, Snapshot, Volume
 
@@ -43,29 +44,33 @@ class StorPoolDriver(StorPoolMoving, StorPoolCopying, ObserveVD):
         return None
 
     def _create(self, volume: Volume, source: Mapping[str, Any]) -> None:
-        """Make a volume by one call, unless it is there with its size.
+        """Make a volume by one call, unless this work has made it already.
 
-        :param source: where its settings and its bytes come from. :raises AlreadyExists: it has another size.
+        :param source: where its settings and its bytes come from. :raises ObjectExists, AlreadyExists: as _is_made.
         """
-        name = self.storpool_name(volume)
-        data = {"name": name, "size": volume.size_bytes, "tags": dict(OWN_TAGS), **source}
+        name, work = self.storpool_name(volume), making.mark()
+        data = {"name": name, "size": volume.size_bytes, "tags": marked(work), **source}
         self.api.change(
-            f"VolumeCreate {name}", lambda client: client.volume_create(data), lambda: self._is_made(volume)
+            f"VolumeCreate {name}", lambda client: client.volume_create(data), lambda: self._is_made(volume, work)
         )
 
-    def _is_made(self, volume: Volume) -> bool:
+    def _is_made(self, volume: Volume, work: str) -> bool:
         """Return whether a volume is there.
 
-        :raises AlreadyExists: it is, with another size.
+        :raises ObjectExists: one that ``work`` has not made. :raises AlreadyExists: it has another size.
         """
         present = self.api.volume(self.storpool_name(volume))
-        if present is not None and present["size"] != volume.size_bytes:
+        if present is None:
+            return False
+        making.expect(volume.name, work_of(present), work)
+        if present["size"] != volume.size_bytes:
             raise exception.AlreadyExists(resource="object", id=volume.name)
-        return present is not None
+        return True
 
     def delete_volume(self, volume: Volume) -> None:
         name = self.storpool_name(volume)
-        if (present := self.api.volume(name)) is not None:
+        present = self.api.volume(name)
+        if present is not None and not making.spared(work_of(present)):
             itself = global_name(present)
             try:
                 self._detach_all("volume", itself)
@@ -132,7 +137,7 @@ class StorPoolDriver(StorPoolMoving, StorPoolCopying, ObserveVD):
         _refuse_smaller(volume, src_vref.size_bytes)
         source = self.storpool_name(src_vref)
         present = self.api.volume(source)
-        if present is None and not self._is_made(volume):
+        if present is None and not self._is_made(volume, making.mark()):
             raise exception.VolumeNotFound(id=src_vref.id)
         template = self._template_of(volume.volume_type)
         if present is None or template in (None, present["templateName"]):
@@ -146,7 +151,7 @@ class StorPoolDriver(StorPoolMoving, StorPoolCopying, ObserveVD):
         between = self._name("clone", volume.name_id)
         # One that an earlier try has left is of another moment.
         self._delete_snapshot(between)
-        if self._is_made(volume):
+        if self._is_made(volume, making.mark()):
             return
         try:
             self._snap(source, between)

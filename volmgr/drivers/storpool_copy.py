@@ -21,6 +21,7 @@ from os_brick.initiator import storpool_utils
 
 from volmgr import exception
 from volmgr.concurrency import offload
+from volmgr.drivers import making
 from volmgr.drivers.storpool_setup import StorPoolSetup
 from volmgr.types import Snapshot, Volume
 
@@ -28,6 +29,8 @@ LOG = logging.getLogger(__name__)
 
 #: What tells our volumes and snapshots from others' of the same names.
 OWN_TAGS = {"volmgr": "1"}
+#: The tag that says by which work something was made, see :mod:`volmgr.drivers.making`.
+WORK_TAG = "volmgr-work"
 #: Seconds between two looks for a device, and how often a device that is open still is tried to be let go.
 POLL, DETACH_TRIES = 0.1, 50
 
@@ -126,14 +129,22 @@ class StorPoolCopying(StorPoolSetup, abstract=True):
         self._delete_snapshot(name)
 
     def _snap(self, source: str, name: str) -> None:
-        """Make a snapshot of the volume ``source``, unless it is there.
+        """Make a snapshot of the volume ``source``, unless this work has made it already.
 
-        :raises NotFound: the volume is not.
+        :raises NotFound: the volume is not. :raises ObjectExists: there is one that this work has not made.
         """
+        work = making.mark()
+
+        def is_made() -> bool:
+            present = self.api.snapshot(name)
+            if present is not None:
+                making.expect(name, work_of(present), work)
+            return present is not None
+
         self.api.change(
             f"VolumeSnapshot {source}",
-            lambda client: client.snapshot_create(source, {"name": name, "tags": dict(OWN_TAGS)}),
-            lambda: self.api.snapshot(name) is not None,
+            lambda client: client.snapshot_create(source, {"name": name, "tags": marked(work)}),
+            is_made,
         )
 
     def _delete_snapshot(self, name: str) -> None:
@@ -141,7 +152,8 @@ class StorPoolCopying(StorPoolSetup, abstract=True):
 
         :raises Busy: a host has it open.
         """
-        if (present := self.api.snapshot(name)) is None:
+        present = self.api.snapshot(name)
+        if present is None or making.spared(work_of(present)):
             return
         itself = global_name(present)
         with contextlib.suppress(exception.NotFound):
@@ -260,6 +272,17 @@ class _Device(io.RawIOBase):
         if not self.closed:
             os.close(self._descriptor)
             super().close()
+
+
+def marked(work: str) -> dict[str, str]:
+    """Return the tags of what a work makes."""
+    return {**OWN_TAGS, WORK_TAG: work}
+
+
+def work_of(item: Mapping[str, Any]) -> str | None:
+    """Return the mark of the work that made a volume or snapshot, None if its tags do not say it."""
+    found = (item.get("tags") or {}).get(WORK_TAG)
+    return None if found is None else str(found)
 
 
 def global_name(item: Mapping[str, Any]) -> str:

@@ -94,6 +94,7 @@ class CreateGroupFromSource(Operation[FromSourceArgs]):
         group = tx.peek("group", self.a.group_id)
         assert isinstance(group, types.Group)
         source = tx.snapshot(source_id) if self._kind == "snapshot" else tx.volume(source_id)
+        origin: dict[str, Any] = {"snapshot_id" if self._kind == "snapshot" else "source_volid": source_id}
         volume_id = str(uuid.uuid4())
         tx.insert_volume(
             volume_id,
@@ -105,7 +106,7 @@ class CreateGroupFromSource(Operation[FromSourceArgs]):
             display_name=source.display_name,
             metadata=dict(source.metadata),
             multiattach=isinstance(source, types.Volume) and source.multiattach,
-            **{"snapshot_id" if self._kind == "snapshot" else "source_volid": source_id},
+            **origin,
         )
         tx.charge(tx.project_id, source.volume_type_id, volumes=1, gigabytes=source.size)
         return volume_id

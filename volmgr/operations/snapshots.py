@@ -18,6 +18,7 @@ from volmgr.operations import members
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
 from volmgr.operations.registry import register
 from volmgr.operations.volumes import bury, discard_step, unexport_step, wipe_row, with_object
+from volmgr.progress import untouched
 from volmgr.tasks import Task
 
 _text = validate.optional(validate.name)
@@ -85,10 +86,12 @@ class CreateSnapshot(Operation[CreateArgs]):
         return {"snapshot_id": self.a.snapshot_id}
 
     def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
+        snapshot = task.snapshot(self.a.snapshot_id)
         if not isinstance(error, exception.Cancelled):
+            if untouched(error):
+                tx.exchange_object("snapshot", snapshot.id, snapshot.name_id)
             tx.release("snapshot", self.a.snapshot_id, "error")
             return
-        snapshot = task.snapshot(self.a.snapshot_id)
         tx.delete("snapshot", snapshot.id)
         tx.forget_object(snapshot.name_id)
         tx.uncharge(snapshot.project_id, snapshot.volume_type_id, snapshots=1, gigabytes=snapshot.size)

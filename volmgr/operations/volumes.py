@@ -21,6 +21,7 @@ from volmgr.operations import image_source, members, placing, restoring
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
 from volmgr.operations.registry import register
 from volmgr.placement import Place
+from volmgr.progress import untouched
 from volmgr.tasks import Backend, Task
 
 if TYPE_CHECKING:
@@ -235,10 +236,12 @@ class CreateVolume(Operation[CreateArgs]):
     def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
         if self.a.image_id:
             image_source.forsake(task, tx, self.a.volume_id)
+        volume = task.volume(self.a.volume_id)
         if not isinstance(error, exception.Cancelled):
+            if untouched(error):
+                tx.exchange_object("volume", volume.id, volume.name_id)
             tx.release("volume", self.a.volume_id, "error")
             return
-        volume = task.volume(self.a.volume_id)
         exports.delete(tx.conn, volume.id)
         tx.delete("volume", volume.id)
         tx.forget_object(volume.name_id)

@@ -58,6 +58,7 @@ def test_the_surface_is_whole(verb: str) -> None:
 # --- creating -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("one_work")
 class TestTemplates:
     def test_the_type_s_template_comes_first_then_the_option_then_copies(self, bench: Bench) -> None:
         plain, typed = bench.created(), bench.created(template="fast")

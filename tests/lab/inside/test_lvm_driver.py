@@ -15,6 +15,7 @@ import pytest
 
 from volmgr import exception
 from volmgr.drivers.lvm import LVMVolumeDriver
+from volmgr.drivers.making import making
 from volmgr.testing.conformance import suite
 from volmgr.testing.conformance.bench import Bench
 from volmgr.testing.conformance.factories import DriverFactory
@@ -41,7 +42,7 @@ def made_driver(
 
 
 @pytest.fixture
-def bench(factory: DriverFactory, made_driver: tuple[LVMVolumeDriver, pathlib.Path]) -> Iterator[Bench]:
+def bench(one_work: None, factory: DriverFactory, made_driver: tuple[LVMVolumeDriver, pathlib.Path]) -> Iterator[Bench]:
     driver, folder = made_driver
     try:
         yield Bench(driver, factory, folder)
@@ -54,6 +55,9 @@ class TestLife:
         """Every verb once over, with the bytes looked at: what the whole suite does in small steps."""
         driver, source, made = bench.driver, bench.created(data=DATA, offset=GiB - len(DATA)), bench.volume(2)
         driver.create_volume(source)
+        with making("another-work", again=True), pytest.raises(exception.ObjectExists):
+            driver.create_volume(source)
+        assert bench.read(source, GiB - len(DATA), len(DATA)) == DATA
         bench.half_build(made, b"left by a create that died" * 100)
         driver.create_cloned_volume(made, source)
         bench.write(source, 0, DATA)
@@ -89,6 +93,7 @@ if FULL:
     TestManageable = suite.TestManageable
     TestManaging = suite.TestManaging
     TestObserving = suite.TestObserving
+    TestOrphans = suite.TestOrphans
     TestReverts = suite.TestReverts
     TestSnapshots = suite.TestSnapshots
     TestTrash = suite.TestTrash

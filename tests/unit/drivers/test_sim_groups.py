@@ -133,6 +133,7 @@ def test_a_group_from_another_is_all_or_nothing(driver: SimDriver, when: str) ->
         driver.create_consistencygroup_from_src(None, GROUP, made, source_cg=GROUP, source_vols=sources[:2])
 
 
+@pytest.mark.usefixtures("one_work")
 def test_a_death_between_the_renames_keeps_the_first_instant(driver: SimDriver) -> None:
     members = volumes(driver)
     taken = snapshots(members)

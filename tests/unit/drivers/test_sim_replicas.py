@@ -141,6 +141,7 @@ def test_retyping_makes_and_ends_a_replica(driver: SimDriver) -> None:
     assert driver.get_replication_status(None, plain) is None
 
 
+@pytest.mark.usefixtures("one_work")
 def test_a_volume_whose_replica_was_never_set_up_is_not_recognised(driver: SimDriver) -> None:
     volume = made(driver)
     driver.replication.drop(pair(volume))

@@ -51,7 +51,7 @@ def test_existing_storage_becomes_a_volume(rig: Rig) -> None:
 def test_a_reference_that_names_nothing_changes_nothing(rig: Rig) -> None:
     with pytest.raises(exception.ManageExistingInvalidReference):
         rig.submit(manage_existing.ManageExisting, volume_id=new_id(), ref=REF)
-    assert rig.rows(models.operations) == [] and rig.rows(models.volumes) == []
+    assert [row["state"] for row in rig.rows(models.operations)] == ["failed"] and rig.rows(models.volumes) == []
 
 
 NO_REFERENCES = [None, {}, [], {"source-name": 5}, {"source-name": "a\x00b"}, {"source-name": "x" * 300}]

@@ -170,7 +170,8 @@ def test_one_that_fits_nowhere_is_refused_and_nothing_is_written(site: Site) -> 
     for values in ({"availability_zone": "moon"}, {"host": "three@sim"}):
         with pytest.raises(NoValidBackend):
             site.create(**values)
-    assert site.one.rows(models.volumes) == site.one.rows(models.operations) == []
+    assert site.one.rows(models.volumes) == []
+    assert {row["state"] for row in site.one.rows(models.operations)} == {"failed"}
 
 
 def test_what_was_placed_counts_before_it_is_measured(site: Site) -> None:

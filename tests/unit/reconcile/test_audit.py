@@ -122,6 +122,7 @@ def test_a_repair_that_no_longer_applies_does_nothing(rig: Rig) -> None:
     rig.target.sync(types.ExportSpec("volume", volume_id, names.target_name(PREFIX, "volume", volume_id)))
     report = auditor.run()
     orphan, export = sorted(report.findings, key=lambda item: item.kind is Kind.EXPORT_ORPHAN)
+    rig.driver.store.remove(names.object_name("volume", gone))
     rig.do(volumes.CreateVolume, volume_id=gone, size=1)
     rig.attachments.initialize("volume", volume_id, CONNECTOR)
     with pytest.raises(exception.Conflict, match="embodies a resource"):

@@ -12,6 +12,7 @@ from typing import Any
 from oslo_config import cfg
 
 from volmgr import exception, names
+from volmgr.drivers import making
 from volmgr.drivers.exporting import TargetVD
 from volmgr.drivers.interfaces import ExtendVD, RetypeVD, SnapshotVD, TransferVD, TrashVD
 from volmgr.drivers.interfaces.upkeep import Progress
@@ -132,9 +133,10 @@ class SimBase(SnapshotVD, ExtendVD, RetypeVD, TransferVD, TrashVD, TargetVD, abs
 
     def _build(self, verb: str, resource: Volume | Snapshot, source: str | None, size_bytes: int) -> bool:
         """Make the object of ``resource``; returns False if it was there already."""
-        store, name = self.store, resource.name
+        store, name, work = self.store, resource.name, making.mark()
         present = store.size(name)
         if present is not None:
+            making.expect(name, store.mark_of(name), work)
             if present != size_bytes:
                 raise exception.AlreadyExists(resource="object", id=name)
             return False
@@ -144,6 +146,7 @@ class SimBase(SnapshotVD, ExtendVD, RetypeVD, TransferVD, TrashVD, TargetVD, abs
             store.create(building, size_bytes)
         else:
             store.copy(source, building, size_bytes)
+        store.mark(building, work)
         self._at(verb, BUILDING, resource.id)
         store.rename(building, name)
         return True
@@ -164,8 +167,9 @@ class SimBase(SnapshotVD, ExtendVD, RetypeVD, TransferVD, TrashVD, TargetVD, abs
         self._at(verb, AFTER, resource.id)
 
     def _remove(self, resource: Volume | Snapshot) -> None:
-        self._end_replica(resource)
-        self.store.remove(resource.name)
+        if not (making.undoing() and making.spared(self.store.mark_of(resource.name))):
+            self._end_replica(resource)
+            self.store.remove(resource.name)
         self.store.remove(names.building_name(resource.name_id))
 
     # --- change -------------------------------------------------------------------------------------------------
@@ -240,6 +244,8 @@ class SimBase(SnapshotVD, ExtendVD, RetypeVD, TransferVD, TrashVD, TargetVD, abs
     def _restore(self, verb: str, resource: Volume | Snapshot) -> None:
         self._at(verb, BEFORE, resource.id)
         if self.store.size(resource.name) is not None:
+            if making.first():
+                raise exception.ObjectExists(id=resource.name)
             return
         trash = names.trash_name(resource.name_id)
         # A wipe shrinks the object first of all, so one that has its full size has all its bytes.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from volmgr import exception, names
+from volmgr.drivers import making
 from volmgr.drivers.interfaces import ConsistencyGroupVD
 from volmgr.drivers.interfaces.groups import Updates
 from volmgr.drivers.naming import missing
@@ -115,6 +116,8 @@ class SimGroups(ConsistencyGroupVD, SimBase, abstract=True):
             if sizes[item.name] is None:
                 sizes[item.name] = self.store.size(names.building_name(item.name_id))
         present = [item for item in resources if self.store.size(item.name) is not None]
+        for item in present:
+            making.expect(item.name, self.store.mark_of(item.name), making.mark())
         for item in present and resources:
             if sizes[item.name] != item.size_bytes:
                 raise exception.AlreadyExists(resource="object", id=present[0].name)
@@ -127,6 +130,9 @@ class SimGroups(ConsistencyGroupVD, SimBase, abstract=True):
             return False
         self._check_room(sum(item.size_bytes for item in resources))
         self.store.copy_all([(source, names.building_name(item.name_id), item.size_bytes) for item, source in pairs])
+        work = making.mark()
+        for item in resources:
+            self.store.mark(names.building_name(item.name_id), work)
         self._at(verb, BUILDING, group_id)
         if self._failed(verb, resources, lambda item: None, when=BUILDING):
             for item in resources:

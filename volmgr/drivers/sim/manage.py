@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from volmgr import exception, names
+from volmgr.drivers import making
 from volmgr.drivers.interfaces import ManageableSnapshotsVD, ManageableVD
 from volmgr.drivers.naming import describe
 from volmgr.drivers.paging import page
@@ -121,11 +122,12 @@ class SimManage(ManageableVD, ManageableSnapshotsVD, SimBase, abstract=True):
     def _adopt(self, verb: str, resource: Volume | Snapshot, existing_ref: Mapping[str, Any]) -> None:
         kind = "snapshot" if isinstance(resource, Snapshot) else "volume"
         name, present = _name_in(existing_ref), self.store.size(resource.name)
-        if present == resource.size_bytes and name != resource.name and self.store.size(name) is None:
+        past = present == resource.size_bytes and name != resource.name and self.store.size(name) is None
+        if past and not making.first():
             return  # an earlier try came as far as the rename, which was its last act
         name, size = self._reference(existing_ref, kind)
         if present is not None:
-            raise exception.AlreadyExists(resource="object", id=resource.name)
+            raise exception.ObjectExists(id=resource.name)
         if size > resource.size_bytes:
             raise exception.Invalid(f"{name} has more than {resource.size} GiB", field="size")
         if size < resource.size_bytes:

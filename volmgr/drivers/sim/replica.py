@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from volmgr import exception
+from volmgr.drivers import making
 from volmgr.drivers.interfaces import ReplicaVD
 from volmgr.drivers.sim.base import SimBase
 from volmgr.drivers.sim.faults import AFTER, BEFORE, BUILDING
@@ -137,15 +138,18 @@ class SimReplica(ReplicaVD, SimBase, abstract=True):
     def create_replica_test_volume(self, volume: Volume, src_vref: Volume) -> ModelUpdate:
         verb = "create_replica_test_volume"
         self._at(verb, BEFORE, volume.id)
-        present = self.store.size(volume.name)
+        present, work = self.store.size(volume.name), making.mark()
         if present is None:
             self._check_room(volume.size_bytes)
             building = _pair(volume).building
             self.replication.clone_replica(_pair(src_vref), building, volume.size_bytes)
+            self.store.mark(building, work)
             self._at(verb, BUILDING, volume.id)
             self.store.rename(building, volume.name)
-        elif present != volume.size_bytes:
-            raise exception.AlreadyExists(resource="object", id=volume.name)
+        else:
+            making.expect(volume.name, self.store.mark_of(volume.name), work)
+            if present != volume.size_bytes:
+                raise exception.AlreadyExists(resource="object", id=volume.name)
         self._at(verb, AFTER, volume.id)
         return None
 

@@ -62,6 +62,14 @@ class Store(abc.ABC):
         """
 
     @abc.abstractmethod
+    def mark(self, name: str, text: str) -> None:
+        """Write a mark on an object that is there; a copy does not have it, a renamed object does."""
+
+    @abc.abstractmethod
+    def mark_of(self, name: str) -> str | None:
+        """Return the mark of an object, None if it has none or is not there, UNKNOWN where no marks are kept."""
+
+    @abc.abstractmethod
     def remove(self, name: str) -> bool:
         """Remove; returns whether there was such an object."""
 
@@ -111,11 +119,12 @@ class Store(abc.ABC):
 
 
 class _Blocks:
-    __slots__ = ("blocks", "size")
+    __slots__ = ("blocks", "mark", "size")
 
-    def __init__(self, size: int, blocks: dict[int, bytes]) -> None:
+    def __init__(self, size: int, blocks: dict[int, bytes], mark: str | None = None) -> None:
         self.size = size
         self.blocks = blocks
+        self.mark = mark
 
 
 class MemoryStore(Store):
@@ -175,6 +184,14 @@ class MemoryStore(Store):
             self._objects[new_name] = self._objects.pop(name)
             return True
 
+    def mark(self, name: str, text: str) -> None:
+        with self._lock:
+            self._get(name).mark = text
+
+    def mark_of(self, name: str) -> str | None:
+        item = self._objects.get(name)
+        return item.mark if item is not None else None
+
     def remove(self, name: str) -> bool:
         with self._lock:
             item = self._objects.pop(name, None)
@@ -187,7 +204,7 @@ class MemoryStore(Store):
         with self._lock:
             item = self._get(name)
             kept = {index: data for index, data in item.blocks.items() if (index + 1) * BLOCK <= size_bytes}
-            self._put(name, _Blocks(size_bytes, kept))
+            self._put(name, _Blocks(size_bytes, kept, item.mark))
 
     def read(self, name: str, offset: int, length: int) -> bytes:
         with self._lock:
@@ -343,6 +360,12 @@ class FolderStore(Store):
             if self._folder.size(new_name) is not None:
                 raise exception.AlreadyExists(resource="object", id=new_name)
             return self._folder.rename(name, new_name)
+
+    def mark(self, name: str, text: str) -> None:
+        self._folder.mark(name, text)
+
+    def mark_of(self, name: str) -> str | None:
+        return self._folder.mark_of(name)
 
     def remove(self, name: str) -> bool:
         self._charge(0, name)

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from volmgr.drivers.making import making
 from volmgr.testing.conformance.bench import Bench
 from volmgr.testing.conformance.factories import DriverFactory, all_factories
 
+WORK = "the-work-of-a-test"
 _count = itertools.count()
 
 
@@ -51,11 +53,12 @@ def factory_world(factory: DriverFactory, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def bench(factory: DriverFactory, factory_world: pathlib.Path) -> Iterator[Bench]:
-    """A fresh driver over a folder of its own."""
+    """A fresh driver over a folder of its own; what a test does is one work, so a call made twice is a repeat."""
     folder = factory_world / f"test-{next(_count)}"
     folder.mkdir(mode=0o700)
     driver = factory.make(folder)
     try:
-        yield Bench(driver, factory, folder)
+        with making(WORK, again=True):
+            yield Bench(driver, factory, folder)
     finally:
         factory.end(driver, folder)

@@ -137,3 +137,5 @@ def _simpler(plan: Plan) -> Iterator[Plan]:
         yield plan.but(reboot=False)
     if plan.retention:
         yield plan.but(retention=0)
+    if plan.orphans:
+        yield plan.but(orphans=())

@@ -163,6 +163,7 @@ def random_plan(seed: int) -> Plan:
         retention=rng.choice((0, 0, 0, 6)),
         steer=rng.choice(("retry", "retry", "abandon")),
         audits=rng.random() < 0.3,
+        orphans=rng.choice(((), (), (), ("v2",), ("s1",), ("v0", "v1", "v2", "s0", "s1"))),
     )
 
 

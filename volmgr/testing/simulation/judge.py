@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from volmgr import names, types
+from volmgr import exception, names, types
 from volmgr.db import exports as export_rows
 from volmgr.db import models
 from volmgr.db.engine import Transaction
+from volmgr.outcomes import JOINED, REFUSED
 from volmgr.testing.invariants import violations
 from volmgr.testing.simulation import model
+from volmgr.testing.simulation.orphans import touched
 from volmgr.testing.simulation.plan import Request, uuid_of
 
 if TYPE_CHECKING:
     from volmgr.exports import Exports
+    from volmgr.reconcile.findings import Finding
     from volmgr.testing.simulation.scheduler import Scheduler
     from volmgr.testing.simulation.worker import SimWorker
     from volmgr.testing.simulation.world import World
@@ -92,7 +95,9 @@ def _hurt(world: World) -> bool:
 
 
 def _whole(world: World, when: str, *, target: bool, orphans: bool) -> None:
-    found = violations(world.bench.database, _exports(world).driver, now=world.scheduler.now())
+    storage = [item for item in _exports(world).driver.observe() if item.name not in world.orphans]
+    found = violations(world.bench.database, storage=storage, now=world.scheduler.now())
+    found += touched(world.store, world.orphans)
     if orphans:
         found = [text for text in found if not text.startswith(_LEFT)]
     if target:
@@ -127,8 +132,15 @@ def _served(world: World) -> list[str]:
 def _audited(world: World, *, orphans: bool) -> list[str]:
     """Return what an audit finds that has no reason to: what was abandoned may have left something."""
     assert world.worker is not None
-    found = [] if orphans else world.worker.auditor.run().findings
+    found = [] if orphans else _unexplained(world)
     return [f"the audit finds {item.kind.label} of {item.resource} {item.resource_id}: {item.reason}" for item in found]
+
+
+def _unexplained(world: World) -> list[Finding]:
+    """Return what an audit finds, apart from what lay there from the beginning."""
+    assert world.worker is not None
+    there = {parsed.object_id for name in world.orphans if (parsed := names.parse_object_name(name))}
+    return [item for item in world.worker.auditor.run().findings if item.resource_id not in there]
 
 
 def _mend(world: World) -> None:
@@ -139,7 +151,7 @@ def _mend(world: World) -> None:
 
         def work(worker: SimWorker = worker, scheduler: Scheduler = scheduler) -> None:
             scheduler.wait(lambda: False, 100.0, "later")
-            found = worker.auditor.run().findings
+            found = _unexplained(world)
             worker.auditor.run(fix=True, only=[item.id_on(worker.host) for item in found])
 
         scheduler.spawn(world.life, f"{world.life.name}/audit", work)
@@ -170,30 +182,38 @@ def _operations(world: World) -> dict[str, Any]:
 def _legal(world: World) -> None:
     history = world.bench.history()
     rows = _operations(world)
+    keys = {row.request_key for row in rows.values()}
     born = {row_id for noun, row_id, old, _new, _operation in history if noun == "operations" and old is None}
     mine = {row_id: row for row_id, row in rows.items() if row_id in born}
     world.found += model.check(history, mine)
     if world.plan.steer != "abandon":
         world.found += _undone(world, rows)
-    if not world.plan.strikes:
+    if not world.plan.strikes and not world.orphans:
         world.found += model.false_findings(history)
     for name, answers in world.answers.items():
         ids = {answer.operation_id for answer in answers if answer.operation_id}
         if len(ids) > 1:
             world.found.append(f"the messages of {name} got the operations {sorted(ids)}")
+        refusals = sorted({answer.code for answer in answers if answer.code and _final(answer.code)})
+        if refusals and uuid_of(f"key of {name}") in keys and (ids or len(refusals) > 1):
+            world.found.append(f"the messages of {name} were refused ({refusals}) and got operations {sorted(ids)}")
         world.found += [f"{name} was answered with {answer.code}" for answer in answers if answer.code in model.NEVER]
         world.found += [
             f"{name} was told of operation {item}, which is in no row" for item in ids if item not in rows
         ]
 
 
+def _final(code: str) -> bool:
+    """Return whether an error's code says that its request is over, not that it may be tried again."""
+    return code != "unknown" and not exception.by_code(code).retryable
+
+
 def _undone(world: World, rows: dict[str, Any]) -> list[str]:
     """Return what creations that failed have left in the storage."""
-    made = {row.resource_id for row in rows.values() if row.verb in _CREATES and row.state == "done"}
-    failed = {
-        row.resource_id: row.resource for row in rows.values() if row.verb in _CREATES and row.resource_id not in made
-    }
-    there = {name for name, _size in world.store.entries()}
+    run = [row for row in rows.values() if row.verb in _CREATES and not model.kept_only(row)]
+    made = {row.resource_id for row in run if row.state == "done"}
+    failed = {row.resource_id: row.resource for row in run if row.resource_id not in made}
+    there = {name for name, _size in world.store.entries()} - world.orphans
     found = []
     for resource_id, kind in failed.items():
         names_of = {names.object_name(kind, resource_id), names.building_name(resource_id)}
@@ -216,6 +236,11 @@ def _repeat(world: World) -> None:
     for name, (_request, row) in known.items():
         for answer in world.answers[name][heard[name]:]:
             told = answer.result if isinstance(answer.result, dict) else {}
+            data = row.data or {}
+            if data.get(REFUSED) and answer.code == row.error["code"]:
+                continue
+            if JOINED in data and told.get("operation_id") == data[JOINED]:
+                continue
             if (told.get("operation_id"), told.get("state"), told.get("result")) != (row.id, row.state, row.result):
                 world.found.append(f"the repeat of {name} was answered {answer}, the journal says {row.id} {row.state}")
 
@@ -250,7 +275,9 @@ def _empty(world: World) -> None:
     used = "volumes <> 0 OR snapshots <> 0 OR gigabytes <> 0"
     if left := world.bench.raw(f"SELECT {_TABLES['quotas']} FROM quotas WHERE {used}"):
         world.found.append(f"after everything was deleted the quota says {left}")
-    left = [name for name, _size in world.store.entries() if names.parse_unmanaged_name(name) is None]
+    there = {name for name, _size in world.store.entries()} - world.orphans
+    left = sorted(name for name in there if names.parse_unmanaged_name(name) is None)
+    world.found += touched(world.store, world.orphans)
     if left:
         world.found.append(f"after everything was deleted the storage has {left}")
     if world.target.exports:

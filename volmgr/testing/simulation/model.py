@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from volmgr import states
+from volmgr.outcomes import JOINED, REFUSED
 
 Change = tuple[str, str, str | None, str | None, str | None]
 
 #: the states that may follow a state of an operation; None before is its admission, after it its row's removal.
 FOLLOWING: dict[str | None, tuple[str | None, ...]] = {
-    None: ("queued", "running", "done"),
+    None: ("queued", "running", "done", "failed"),
     "queued": ("running", "failed", "done", None),
     "running": ("undoing", "parked", "done", "failed"),
     "undoing": ("parked", "failed"),
@@ -108,11 +109,19 @@ _CREATES = (
 _DELETES = ("delete_volume", "delete_snapshot", "delete_consistencygroup", "delete_cgsnapshot")
 
 
+def kept_only(row: Any) -> bool:
+    """Return whether a row of the journal is the outcome of a request that never became an operation."""
+    data = row.data or {}
+    return bool(data.get(REFUSED) or JOINED in data)
+
+
 def _effects(row: Any, mine: Effects) -> list[str]:
     """Return what an operation did that its outcome does not allow, or did not do that it says."""
     about = f"operation {row.id} ({row.verb}, {row.state})"
     inserted, deleted = mine.inserted.count(row.resource_id), mine.deleted.count(row.resource_id)
     found = []
+    if kept_only(row):
+        return [f"{about} was never run and made {mine.inserted}, removed {mine.deleted}"] if inserted + deleted else []
     code = (row.error or {}).get("code", "") if row.state == "failed" else ""
     if code in NEVER:
         found.append(f"{about} failed with {code}: {(row.error or {}).get('message')}")

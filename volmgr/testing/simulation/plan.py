@@ -67,6 +67,7 @@ class Plan:
     :param drift: the probability that a thread is slow there, seconds to minutes.
     :param reboot: whether a crash takes the target's exports with it. :param retention: see ``trash_retention``.
     :param audits: whether the worker compares both sides in the background, at its start and now and then.
+    :param orphans: what else is in the storage, see :func:`volmgr.testing.simulation.orphans.place`.
     :param steer: what an operator does with operations that are parked for him, ``retry`` or ``abandon``.
     """
 
@@ -80,6 +81,7 @@ class Plan:
     retention: int = 0
     steer: str = "retry"
     audits: bool = False
+    orphans: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Return the plan as one line of JSON."""
@@ -91,7 +93,7 @@ class Plan:
         values = json.loads(text)
         requests = tuple(Request(**{**item, "late": tuple(item.get("late", ()))}) for item in values.pop("requests"))
         strikes = tuple(Strike(**item) for item in values.pop("strikes", ()))
-        return cls(requests, strikes, **values)
+        return cls(requests, strikes, **{**values, "orphans": tuple(values.get("orphans", ()))})
 
     def but(self, **changes: Any) -> Plan:
         """Return a plan that differs in some fields."""

@@ -16,7 +16,7 @@ from volmgr import exception, types
 from volmgr.context import RequestContext
 from volmgr.drivers.sim import SimDriver
 from volmgr.targets.base import TargetConfig
-from volmgr.testing.simulation import judge
+from volmgr.testing.simulation import judge, orphans
 from volmgr.testing.simulation.bench import HOST, Beginning, Bench
 from volmgr.testing.simulation.database import CommitLost
 from volmgr.testing.simulation.plan import Plan, Request, Strike, uuid_of
@@ -91,6 +91,7 @@ class World:
         self.plan = plan
         self.driver_class = driver
         self.store, exports = bench.reset(beginning)
+        self.orphans = orphans.place(self.store, plan.orphans)
         self.scheduler = Scheduler(
             plan.order, switch=plan.switch, drift=plan.drift, strike=self._strike, trace=trace, start=start
         )

@@ -5,6 +5,7 @@ from volmgr.testing.conformance.suite.test_contract import TestContract
 from volmgr.testing.conformance.suite.test_copies import TestClones, TestReverts, TestSnapshots
 from volmgr.testing.conformance.suite.test_groups import TestGroups
 from volmgr.testing.conformance.suite.test_manage import TestImagesAndMoves, TestManageable, TestManaging
+from volmgr.testing.conformance.suite.test_orphans import TestOrphans
 from volmgr.testing.conformance.suite.test_replicas import TestFailover, TestReplicas
 from volmgr.testing.conformance.suite.test_upkeep import TestObserving, TestTrash
 from volmgr.testing.conformance.suite.test_volumes import TestExtending, TestVolumes
@@ -19,6 +20,7 @@ __all__ = [
     "TestManageable",
     "TestManaging",
     "TestObserving",
+    "TestOrphans",
     "TestReplicas",
     "TestReverts",
     "TestSnapshots",
