@@ -391,6 +391,13 @@ class LeaseLost(VolmgrError):
     sentence = "The operation {id} is not this worker's any more"
 
 
+class Waiting(LeaseLost):
+    """The operation waits in the journal for another worker's part of it; this run of it is over."""
+
+    code = "volmgr.lease_lost.waiting"
+    sentence = "The operation {id} waits for another worker's part of it"
+
+
 class UndoFailed(Inconsistent):
     """An operation failed and so did its undoing; ``details`` carry both causes."""
 

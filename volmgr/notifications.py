@@ -38,12 +38,19 @@ EVENTS: dict[str, str] = {
     "reenable_replication": "volume.reenable_replication",
     "failover_host": "service.failover",
     "manage_existing": "volume.manage",
+    "create_consistencygroup": "consistencygroup.create",
+    "create_consistencygroup_from_src": "consistencygroup.create",
+    "update_consistencygroup": "consistencygroup.update",
+    "delete_consistencygroup": "consistencygroup.delete",
+    "create_cgsnapshot": "cgsnapshot.create",
+    "delete_cgsnapshot": "cgsnapshot.delete",
     "create_snapshot": "snapshot.create",
     "delete_snapshot": "snapshot.delete",
     "manage_existing_snapshot": "snapshot.manage",
     "create_backup": "backup.create",
     "delete_backup": "backup.delete",
     "restore_backup": "volume.restore",
+    "copy_volume_to_image": "volume.upload",
 }
 #: journalled verbs that tell nobody: a part of another verb, or an operator's repair.
 SILENT = frozenset({"wipe", "discard", "restore_storage", "receive_volume"})
@@ -138,7 +145,7 @@ class Notifications:
             return
         told = {"operation_id": record.id, "verb": record.verb}
         context = ctx.RequestContext.from_dict(record.context)
-        self._tell(context, f"{event}.{word}", record.resource_id, known, told, error)
+        self._tell(context, f"{event}.{word}", (record.resource, record.resource_id), known, told, error)
 
     def answered(self, context: Any, verb: str, arguments: dict[str, Any], error: Exception | None = None) -> None:
         """Tell that a verb without an operation has been done, or has failed."""
@@ -146,24 +153,24 @@ class Notifications:
             return
         names = ("volume_id", "attachment_id", "instance_uuid", "host_name", "mountpoint", "mode")
         told = {name: arguments[name] for name in names if arguments.get(name) is not None} | {"verb": verb}
-        self._tell(context, f"{event}.{'error' if error else 'end'}", arguments.get("volume_id"), None, told, error)
+        about = ("volume", arguments["volume_id"]) if "volume_id" in arguments else None
+        self._tell(context, f"{event}.{'error' if error else 'end'}", about, None, told, error)
 
     def _tell(
         self,
         context: Any,
         event: str,
-        resource_id: str | None,
+        about: tuple[str, str] | None,
         known: Resource | None,
         told: dict[str, Any],
         error: Exception | None,
     ) -> None:
         """Put an event into the queue; that SQL cannot be read is no failure of the verb, which has been done."""
-        noun = event.split(".", 1)[0]
         if error is not None:
             told["error"] = exception.to_primitive(error)
         try:
-            if resource_id is not None:
-                told = {**self._payload(noun if noun in claims.TABLES else "volume", resource_id, known), **told}
+            if about is not None:
+                told = {**self._payload(*about, known), **told}
         except Exception as trouble:
             LOG.error("The event %s tells no more than the request, as SQL does not answer: %s", event, trouble)
         self._queue.append((context, event, told, "error" if error else "info"))
@@ -173,6 +180,8 @@ class Notifications:
         self._wanted.set()
 
     def _payload(self, noun: str, resource_id: str, known: Resource | None) -> dict[str, Any]:
+        if noun not in claims.TABLES:
+            return {f"{noun}_id": resource_id}
         with self._reader() as conn:
             row = claims.row(conn, noun, resource_id)
         if row is not None:

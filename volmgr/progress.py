@@ -28,10 +28,6 @@ LOG = logging.getLogger(__name__)
 INTERRUPTIONS = (exception.LeaseLost, CommitUnknown, DatabaseBusy, DatabaseDown, DatabaseFull)
 
 
-class Waiting(exception.LeaseLost):
-    """The operation waits in the journal for another worker's part of it; this run of it is over."""
-
-
 class Progress:
     """Where a run is among its steps; its methods are what taskflow calls."""
 

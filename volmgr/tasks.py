@@ -30,7 +30,7 @@ from volmgr.notifications import Notifications, Silence
 from volmgr.operations import registry
 from volmgr.operations.base import Operation, Step
 from volmgr.placement import Place, Placement
-from volmgr.progress import INTERRUPTIONS, Progress, Waiting, bind, ours, take_back, untouched
+from volmgr.progress import INTERRUPTIONS, Progress, bind, ours, take_back, untouched
 from volmgr.runtime import Clock
 from volmgr.types import VolumeType
 
@@ -254,7 +254,7 @@ class Task:
                 return True
 
         if self.database.repeating(write):
-            raise Waiting(id=self.id)
+            raise exception.Waiting(id=self.id)
 
     def note(self, **values: Any) -> None:
         """Write where the operation is, with its data."""
@@ -300,7 +300,7 @@ class Runner:
         operation = cls(cls.args(**record.args))
         try:
             self._run(operation, task)
-        except Waiting:
+        except exception.Waiting:
             self.killpoint(f"{record.verb}/-/waiting")
         except exception.LeaseLost:
             LOG.warning("Operation %s is another worker's now; this one stops", record.id)

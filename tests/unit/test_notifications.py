@@ -17,12 +17,12 @@ from volmgr import exception, notifications, types
 from volmgr.cmd.manage_usage import last_whole
 from volmgr.db.engine import Database
 from volmgr.manager import VolumeManager
-from volmgr.operations import registry, repairs, volumes
+from volmgr.operations import backups, registry, repairs, volumes
 from volmgr.testing.rig import Rig
 
 
 def test_every_verb_has_an_event_or_is_silent_on_purpose() -> None:
-    assert repairs  # what only audits enqueue registers itself, too
+    assert repairs and backups  # what only audits enqueue registers itself, too
     known = set(notifications.EVENTS) | notifications.SILENT
     assert known == set(registry.verbs())
     assert not set(notifications.EVENTS) & notifications.SILENT

@@ -41,7 +41,7 @@ def snapshots(members: list[Volume]) -> list[Snapshot]:
 
 
 def present(driver: SimDriver) -> set[str]:
-    return {item.name for item in driver.observe()}
+    return {item.name for item in driver.observe() if item.state != "trash"}
 
 
 class StoppingStore(FolderStore):
