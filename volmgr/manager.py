@@ -14,13 +14,15 @@ import oslo_messaging
 
 from volmgr import exception, validate, why
 from volmgr.administration import Administration
+from volmgr.archive import Archive
 from volmgr.group_verbs import GroupVerbs
 from volmgr.image_verbs import ImageVerbs
 from volmgr.moves import Moves
 from volmgr.operations import manage_existing as managing
 from volmgr.operations import snapshots, undelete, volumes
 from volmgr.operations.resets import MACHINES as RESETTABLE
-from volmgr.readers import FILTERS, Readers
+from volmgr.readers import Readers
+from volmgr.readers import listed as _listed
 from volmgr.rpc.endpoint import answered, connects, journalled
 from volmgr.validate import boolean, optional, uuid
 
@@ -33,11 +35,6 @@ RPC_VERSION = "1.0"
 _connector = optional(validate.connector)
 _mode = validate.one_of("rw", "ro")
 _name = optional(validate.name)
-_page = {
-    "marker": optional(uuid),
-    "limit": optional(validate.integer(1, validate.MAX_LIMIT)),
-    "sort_dirs": optional(validate.sort_list("asc", "desc")),
-}
 _manageable: dict[str, validate.Check] = {
     "host": optional(validate.host),
     "marker": optional(validate.name),
@@ -46,16 +43,6 @@ _manageable: dict[str, validate.Check] = {
     "sort_keys": optional(validate.sort_list("size", "reference")),
     "sort_dirs": optional(validate.sort_list("asc", "desc")),
 }
-
-
-def _listed(noun: str) -> dict[str, validate.Check]:
-    """Return the checks of a list verb's arguments."""
-    allowed, keys = FILTERS[noun]
-    return {
-        "filters": optional(validate.filters(allowed)),
-        "sort_keys": optional(validate.sort_list(*keys)),
-        **_page,
-    }
 
 
 class Manager:
@@ -75,7 +62,7 @@ class SchedulerDependentManager(Manager):
         self.last_capabilities = capabilities
 
 
-class VolumeManager(Administration, GroupVerbs, ImageVerbs, Moves, SchedulerDependentManager):
+class VolumeManager(Administration, Archive, GroupVerbs, ImageVerbs, Moves, SchedulerDependentManager):
     """Makes it so: volumes, snapshots, attachments and connections of one backend.
 
     :param volume_driver: a driver instead of the configured one. :param worker: what serves the backend.

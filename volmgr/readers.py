@@ -77,6 +77,19 @@ FILTERS: dict[str, tuple[dict[str, validate.Check], tuple[str, ...]]] = {
         },
         (*_sort, "status", "volume_id"),
     ),
+    "backup": (
+        {
+            "status": _words,
+            "display_name": validate.name,
+            "volume_id": validate.uuid,
+            "snapshot_id": validate.uuid,
+            "parent_id": validate.uuid,
+            "store": _words,
+            "project_id": validate.name,
+            "id": validate.uuid,
+        },
+        (*_sort, "display_name", "size", "status", "volume_id", "data_at"),
+    ),
     "operation": (
         {
             "state": validate.one_of("queued", "running", "undoing", "parked", "done", "failed"),
@@ -110,12 +123,30 @@ FILTERS: dict[str, tuple[dict[str, validate.Check], tuple[str, ...]]] = {
         (*_sort, "resource_id"),
     ),
 }
+_page: dict[str, validate.Check] = {
+    "marker": validate.optional(validate.uuid),
+    "limit": validate.optional(validate.integer(1, validate.MAX_LIMIT)),
+    "sort_dirs": validate.optional(validate.sort_list("asc", "desc")),
+}
+
+
+def listed(noun: str) -> dict[str, validate.Check]:
+    """Return the checks of a list verb's arguments."""
+    allowed, keys = FILTERS[noun]
+    return {
+        "filters": validate.optional(validate.filters(allowed)),
+        "sort_keys": validate.optional(validate.sort_list(*keys)),
+        **_page,
+    }
+
+
 _PAGES = {
     "volume": listing.volumes,
     "snapshot": listing.snapshots,
     "group": groups.groups,
     "cgsnapshot": groups.cgsnapshots,
     "attachment": listing.attachments,
+    "backup": listing.backups,
     "operation": listing.operations,
     "transfer": listing.transfers,
     "finding": listing.findings,

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from volmgr import exception, names, types
-from volmgr.db import exports as export_rows
 from volmgr.db import findings, groups, listing, operations, records
+from volmgr.db import exports as export_rows
 from volmgr.operations import advice
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ HISTORY = 10
 
 
 def why(worker: Worker, context: RequestContext, resource_id: str) -> dict[str, Any]:
-    """Return one screen about a volume or snapshot under ``text``, and the same as JSON.
+    """Return one screen about a volume, snapshot or backup under ``text``, and the same as JSON.
 
     :raises NotFound: neither SQL nor the journal knows it, or it is another project's.
     """
@@ -84,6 +84,7 @@ _READS: tuple[tuple[str, Callable[[Connection, str, str | None], dict[str, Any]]
     ("snapshot", listing.snapshot),
     ("group", groups.group),
     ("cgsnapshot", groups.cgsnapshot),
+    ("backup", listing.backup),
 )
 
 
@@ -95,7 +96,8 @@ def _headline(kind: str, resource_id: str, view: dict[str, Any] | None) -> str:
     if kind == "cgsnapshot":
         count = len(view["snapshots"])
         return f"cgsnapshot {resource_id}: {view['status']}, {count} snapshots of the group {view['group_id']}"
-    return f"{kind} {resource_id}: {view['status']}, {view['size']} GiB on {view['host']}"
+    where = f"in the store {view['store']}" if kind == "backup" else f"on {view['host']}"
+    return f"{kind} {resource_id}: {view['status']}, {view['size']} GiB {where}"
 
 
 def _wants(wanted: export_rows.Wanted) -> str:

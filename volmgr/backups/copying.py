@@ -43,7 +43,7 @@ def manifest_of(store: BackupStore, backup_id: str) -> Manifest:
         data = store.get(form.manifest_name(backup_id))
     except exception.NotFound as error:
         raise exception.BackupNotFound(
-            f"The store has no whole backup {backup_id}", hint="List what it has: volmgr local backup list STORE",
+            f"The store has no whole backup {backup_id}", hint="List what it has: volmgr store list URL",
             id=backup_id,
         ) from error
     return Manifest.from_bytes(data, backup_id)

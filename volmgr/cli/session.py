@@ -25,6 +25,7 @@ MISSING: dict[str, type[exception.NotFound]] = {
     "snapshot": exception.SnapshotNotFound,
     "group": exception.GroupNotFound,
     "cgsnapshot": exception.CgSnapshotNotFound,
+    "backup": exception.BackupNotFound,
 }
 
 

@@ -28,6 +28,7 @@ class Create(base.WaitShow):
         source.add_argument("--snapshot", metavar="SNAPSHOT", help="start with the bytes of this snapshot")
         source.add_argument("--source", metavar="VOLUME", help="start with the bytes of this volume")
         source.add_argument("--image", metavar="[STORE/]ID", help="start with the disk in this image")
+        source.add_argument("--backup", metavar="BACKUP", help="start with the bytes of this backup")
         parser.add_argument("--id", type=base.an_id, metavar="UUID", help="id of the volume (default: a random one)")
         parser.add_argument("--type", metavar="TYPE", help="volume type")
         parser.add_argument("--description", metavar="TEXT", help="text for people")
@@ -51,6 +52,7 @@ class Create(base.WaitShow):
             snapshot_id=session.find("snapshot", given.snapshot) if given.snapshot else None,
             source_volid=session.find("volume", given.source) if given.source else None,
             image_id=given.image,
+            backup_id=session.find("backup", given.backup) if given.backup else None,
             volume_type=given.type,
             group_id=session.find("group", given.group) if given.group else None,
             name=given.name,

@@ -35,7 +35,7 @@ def add_parsers(nouns: Any) -> None:
     audit.add_argument("--host", metavar="HOST@BACKEND", help="only this worker")
     audit.add_argument("--json", action="store_true", help="everything, as JSON")
     audit.set_defaults(run=run_audit)
-    for noun in ("volume", "snapshot", "group", "cgsnapshot"):
+    for noun in ("volume", "snapshot", "group", "cgsnapshot", "backup"):
         verbs = nouns.add_parser(noun, help=f"a {noun}'s status").add_subparsers(
             dest="verb", required=True, metavar="reset-status"
         )

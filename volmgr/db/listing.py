@@ -73,6 +73,23 @@ def snapshots(conn: Connection, page: Page) -> list[dict[str, Any]]:
     return [records.snapshot_view(records.snapshot(row)) for row in rows]
 
 
+def backup(conn: Connection, backup_id: str, project_id: str | None) -> dict[str, Any]:
+    """Return a backup as clients read it.
+
+    :raises BackupNotFound: there is none, or it is another project's.
+    """
+    row = conn.execute(_BACKUPS.where(models.backups.c.id == backup_id)).first()
+    if row is None or (project_id is not None and row.project_id != project_id):
+        raise exception.BackupNotFound(id=backup_id)
+    return records.backup_view(records.backup(row))
+
+
+def backups(conn: Connection, page: Page) -> list[dict[str, Any]]:
+    """Return a page of backups."""
+    rows = conn.execute(_paged(_BACKUPS, models.backups, page))
+    return [records.backup_view(records.backup(row)) for row in rows]
+
+
 def attachment(conn: Connection, attachment_id: str, project_id: str | None) -> dict[str, Any]:
     """Return an attachment as clients read it.
 
@@ -163,6 +180,7 @@ _VOLUMES = sa.select(*records.VOLUME_COLUMNS, models.objects.c.serial).select_fr
     models.volumes.outerjoin(models.objects, models.objects.c.id == models.volumes.c.object_id)
 )
 _SNAPSHOTS = sa.select(*records.SNAPSHOT_COLUMNS)
+_BACKUPS = sa.select(*records.BACKUP_COLUMNS)
 
 
 def _owned(table: sa.Table, project_id: str | None) -> sa.Select[Any]:

@@ -145,6 +145,30 @@ def snapshot_view(record: types.Snapshot) -> dict[str, Any]:
     }
 
 
+def backup_view(record: types.Backup) -> dict[str, Any]:
+    """Return what a client reads of a backup."""
+    return {
+        "id": record.id,
+        "volume_id": record.volume_id,
+        "snapshot_id": record.snapshot_id,
+        "parent_id": record.parent_id,
+        "name": record.display_name,
+        "description": record.display_description,
+        "size": record.size,
+        "status": record.status,
+        "store": record.store,
+        "object_count": record.object_count,
+        "stored_bytes": record.stored_bytes,
+        "data_at": moment(record.data_at),
+        "project_id": record.project_id,
+        "user_id": record.user_id,
+        "metadata": dict(record.metadata),
+        "operation_id": record.operation_id,
+        "created_at": moment(record.created_at),
+        "updated_at": moment(record.updated_at),
+    }
+
+
 def attachment_view(record: types.Attachment) -> dict[str, Any]:
     """Return what a client reads of an attachment."""
     return {

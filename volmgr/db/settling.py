@@ -49,7 +49,10 @@ def settle(
     if row is None or holder_of(conn, row) is not None:
         return None
     machine = {
-        "volume": states.VOLUME, "group": states.CONSISTENCY_GROUP, "cgsnapshot": states.CGSNAPSHOT
+        "volume": states.VOLUME,
+        "group": states.CONSISTENCY_GROUP,
+        "cgsnapshot": states.CGSNAPSHOT,
+        "backup": states.BACKUP,
     }.get(resource, states.SNAPSHOT)
     chosen: Any = status or states.LOST[resource].get(row.status)
     if chosen is None and resource != "volume":

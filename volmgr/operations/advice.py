@@ -19,6 +19,7 @@ _MACHINES = {
     "snapshot": states.SNAPSHOT,
     "group": states.CONSISTENCY_GROUP,
     "cgsnapshot": states.CGSNAPSHOT,
+    "backup": states.BACKUP,
 }
 _DETACH = "volmgr attachment delete ID, or all of them: volmgr volume detach --force {id}"
 #: by noun and status, what leads out of it when no operation holds the resource; {id} is the resource's.
@@ -49,6 +50,11 @@ WAYS_OUT: dict[str, dict[str, str]] = {
     "cgsnapshot": {
         "available": "nothing to be done",
         "error": "volmgr cgsnapshot delete {id}",
+        "deleted": "nothing, it is gone",
+    },
+    "backup": {
+        "available": "nothing to be done",
+        "error": "volmgr backup delete {id}",
         "deleted": "nothing, it is gone",
     },
 }

@@ -24,6 +24,7 @@ MACHINES = {
     "snapshot": states.SNAPSHOT,
     "group": states.CONSISTENCY_GROUP,
     "cgsnapshot": states.CGSNAPSHOT,
+    "backup": states.BACKUP,
 }
 #: statuses that a reset may lead to: everything that may stand for ever, and is not the end.
 ALLOWED = {noun: tuple(name for name in machine.stable if name != "deleted") for noun, machine in MACHINES.items()}

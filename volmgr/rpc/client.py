@@ -18,6 +18,7 @@ from oslo_config import cfg
 from volmgr import exception
 from volmgr.context import RequestContext
 from volmgr.rpc.administration import AdministrationAPI
+from volmgr.rpc.archive import ArchiveAPI
 from volmgr.rpc.groups import GroupsAPI
 from volmgr.rpc.images import ImagesAPI
 from volmgr.rpc.moves import MovesAPI
@@ -33,7 +34,7 @@ ANYWHERE = frozenset({"create_volume", "create_consistencygroup", "get_backend",
 ABOUT_HOSTS = ANYWHERE | {"manage_existing", "get_manageable_volumes", "get_manageable_snapshots"}
 
 
-class VolumeAPI(AdministrationAPI, GroupsAPI, ImagesAPI, MovesAPI):
+class VolumeAPI(AdministrationAPI, ArchiveAPI, GroupsAPI, ImagesAPI, MovesAPI):
     """Talks to the workers of one deployment.
 
     :param transport_url: where they are; None means the embedded default of this machine.

@@ -12,7 +12,7 @@ import pytest
 
 from volmgr import exception
 from volmgr.db import models
-from volmgr.operations import cgsnapshots, conflicts, groups, groups_from, snapshots, volumes
+from volmgr.operations import backups, cgsnapshots, conflicts, groups, groups_from, snapshots, volumes
 from volmgr.operations.base import Policy
 from volmgr.operations.properties import Properties
 from volmgr.testing.invariants import violations
@@ -36,6 +36,7 @@ class Scene:
         self.snapshot_id = new_id()
         self.group_id = new_id()
         self.cgsnapshot_id = new_id()
+        self.backup_id = new_id()
 
     def make(self, *, volume: bool, snapshot: bool) -> None:
         if volume:
@@ -141,6 +142,27 @@ class Scene:
     def cgsnapshot_clone(self) -> Answer:
         return self.rig.submit(groups_from.CreateGroupFromSource, group_id=new_id(), cgsnapshot_id=self.cgsnapshot_id)
 
+    # --- verbs on a backup ----------------------------------------------------------------------------------------
+
+    def backup_create(self) -> Answer:
+        return self.rig.submit(backups.CreateBackup, backup_id=self.backup_id, volume_id=self.volume_id)
+
+    def backup_delete(self) -> Answer:
+        return self.rig.submit(backups.DeleteBackup, backup_id=self.backup_id)
+
+    def backup_restore(self) -> Answer:
+        return self.rig.submit(volumes.CreateVolume, volume_id=new_id(), backup_id=self.backup_id)
+
+    def backup_chain(self) -> Answer:
+        # Of a snapshot, so that it is the backup, and not the volume, over which two of them meet.
+        return self.rig.submit(
+            backups.CreateBackup,
+            backup_id=new_id(),
+            volume_id=self.volume_id,
+            snapshot_id=self.snapshot_id,
+            parent_id=self.backup_id,
+        )
+
     def verb(self, resource: str, name: str) -> Callable[[], Answer]:
         found: Callable[[], Answer] = getattr(self, f"{resource}_{name}")
         return found
@@ -190,8 +212,11 @@ def test_the_cell_is_what_happens(scene: Scene, resource: str, holder: str, come
     scene.make(
         volume=(resource, holder) != ("volume", "create"),
         snapshot=(resource == "snapshot" and holder != "create")
+        or (resource == "backup" and "chain" in (holder, comer))
         or (resource == "volume" and holder not in ("create", "delete") and "revert" in (holder, comer)),
     )
+    if resource == "backup" and holder != "create":
+        scene.rig.do(backups.CreateBackup, backup_id=scene.backup_id, volume_id=scene.volume_id)
     meet(scene, resource, holder, comer)
 
 
@@ -199,6 +224,8 @@ def meet(scene: Scene, resource: str, holder: str, comer: str) -> None:
     """Let the holder hold and the comer come."""
     rig = scene.rig
     held = scene.verb(resource, holder)()
+    if held["state"] == "queued":
+        rig.dispatcher.pump()  # it is of the bulk lane: begun, and not run yet
     assert held["state"] in ("running", "queued")
     assert rig.dispatcher.get(held["operation_id"]).claimed
     judge_meeting(scene, conflicts.policy(resource, holder, comer), resource, comer, held)
