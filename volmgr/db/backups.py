@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from volmgr import states
-from volmgr.db import models
+from volmgr.db import models, settling
 
 _T = models.backups
 
@@ -54,3 +54,26 @@ def maker(conn: Connection, backup_id: str) -> dict[str, Any]:
         journal.c.state.in_(states.UNFINISHED),
     )
     return dict(conn.execute(query).scalar() or {})
+
+
+class Unsettled(NamedTuple):
+    """A backup whose hold or status nothing stands behind; ``users`` is how many operations share it."""
+
+    id: str
+    status: str
+    operation_id: str | None
+    use_count: int
+    users: int
+
+
+def unsettled(conn: Connection) -> list[Unsettled]:
+    """Return the backups that are held by no operation that still runs, and say so or look so."""
+    journal = models.operations
+    held = sa.exists().where(journal.c.id == _T.c.operation_id, journal.c.state.in_(states.UNFINISHED))
+    odd = _T.c.status.in_(states.BACKUP.transitional) | _T.c.operation_id.is_not(None) | (_T.c.use_count > 0)
+    query = sa.select(_T.c.id, _T.c.status, _T.c.operation_id, _T.c.use_count).where(odd, ~held).order_by(_T.c.id)
+    rows = [Unsettled(*row, users=settling.users_of(conn, row.id)) for row in conn.execute(query).all()]
+    return [
+        row for row in rows
+        if row.operation_id or row.status in states.BACKUP.transitional or row.use_count > row.users
+    ]

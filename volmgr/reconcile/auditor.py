@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from volmgr import exception, names, types
 from volmgr.db import audit, findings, records
 from volmgr.db.audit_rows import ExportRow, ResourceRow
+from volmgr.reconcile import archive
 from volmgr.reconcile.diff import diff
 from volmgr.reconcile.findings import Finding, Kind, Repair
 from volmgr.reconcile.repairs import Repairs
@@ -30,7 +31,7 @@ LOG = logging.getLogger(__name__)
 #: seconds that something must have been seen before what cannot be taken back is done about it.
 GRACE = 60.0
 #: repairs that free, remove or kill, or meddle with what LVM may be at; everything else can be done at first sight.
-FINAL = frozenset({Repair.DISCARD, Repair.WIPE, Repair.FORGET, Repair.END, Repair.RESUME})
+FINAL = frozenset({Repair.PURGE, Repair.DISCARD, Repair.WIPE, Repair.FORGET, Repair.END, Repair.RESUME})
 #: repairs that only make the target what SQL says; the background audit does them by itself.
 LEVEL = frozenset({Repair.SYNC, Repair.REVOKE, Repair.WITHDRAW})
 _STORAGE_KINDS = frozenset({
@@ -163,7 +164,8 @@ class Auditor:
         )
         busy = set(touched).union(*(item.ids for item in (*before, *after)))
         busy.update(*(self.driver.helper_ids(item) for item in tuple(busy)))
-        return diff(recorded, world, busy), unseen
+        archived, away = archive.look(self.database, self.dispatcher.backend.stores, busy)
+        return [*diff(recorded, world, busy), *archived], unseen | away
 
     def _sides(self, of: list[str]) -> dict[str, Any]:
         resources = audit.resources(self.database, of, self._page)
@@ -243,4 +245,6 @@ def _unseen_kinds(unseen: dict[str, str]) -> frozenset[Kind]:
         kinds |= _STORAGE_KINDS
     if "target" in unseen:
         kinds |= _TARGET_KINDS
+    if any(side.startswith("backup store") for side in unseen):
+        kinds |= archive.STORE_KINDS
     return kinds

@@ -30,6 +30,7 @@ class Repair(enum.StrEnum):
     FORGET = "forget"  # the row goes
     SETTLE = "settle"  # hold and status become what the journal and the attachments say
     RECOUNT = "recount"  # usage is counted anew
+    PURGE = "purge"  # the objects in the backup store are removed
     RESUME = "resume"  # the device takes reads and writes again
     END = "end"  # the process is killed
     OPERATOR = "operator"  # nothing by itself: the reason says what can be done
@@ -49,6 +50,8 @@ class Kind(enum.Enum):
     DEVICE_SUSPENDED = "device-suspended", "a device that lets nobody read or write", Repair.RESUME
     OBJECT_ROW_MISSING = "object-row-missing", "a resource's object has no row, its serial is lost", Repair.OPERATOR
     OBJECT_ROW_ORPHAN = "object-row-orphan", "an object's row without resource and without storage", Repair.FORGET
+    BACKUP_MISSING = "backup-missing", "a backup that its store does not have", Repair.OPERATOR
+    BACKUP_ORPHAN = "backup-orphan", "a backup in a store that no row knows", Repair.PURGE
     EXPORT_MISSING = "export-missing", "the target does not export what it should", Repair.SYNC
     EXPORT_WRONG_PATH = "export-wrong-path", "the target serves other storage than it should", Repair.SYNC
     EXPORT_WRONG_SERIAL = "export-wrong-serial", "the target shows another serial than SQL has", Repair.SYNC

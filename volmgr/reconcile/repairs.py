@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from volmgr import context, exception, names, states
-from volmgr.db import attachments, models, operations, settling
+from volmgr.backups import copying
+from volmgr.db import attachments, claims, models, operations, settling
 from volmgr.operations import repairs, volumes
 from volmgr.reconcile.findings import Finding, Kind, Repair
 
@@ -49,6 +50,7 @@ class Repairs:
             Repair.FORGET: self._forget,
             Repair.SETTLE: self._settle,
             Repair.RECOUNT: self._recount,
+            Repair.PURGE: self._purge,
             Repair.RESUME: self._resume,
             Repair.END: self._end,
         }
@@ -119,6 +121,13 @@ class Repairs:
         if size is None:
             return _UNCHANGED
         return self._submit(volumes.ExtendVolume, volume_id=found.resource_id, new_size=size)
+
+    def _purge(self, found: Finding) -> str:
+        with self.database.reader() as conn:
+            if claims.row(conn, "backup", found.resource_id) is not None:
+                return _UNCHANGED
+        copying.remove(self.backend.stores.get(found.name), found.resource_id)
+        return "removed from the store"
 
     def _resume(self, found: Finding) -> str:
         self.backend.driver.resume(found.name)

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from volmgr import exception, names, types
 from volmgr.db import models
-from volmgr.operations import snapshots, volumes
+from volmgr.operations import backups, snapshots, volumes
 from volmgr.reconcile.auditor import Auditor
 from volmgr.reconcile.findings import Finding, Kind, Repair
 from volmgr.reconcile.world import Process
@@ -51,6 +51,10 @@ class Scene:
     @property
     def store(self) -> Any:
         return self.rig.driver.store
+
+    @property
+    def backups(self) -> Any:
+        return self.rig.stores.get("default")
 
     @property
     def target_name(self) -> str:
@@ -279,15 +283,46 @@ def process_left(scene: Scene) -> Made:
     return [(Kind.PROCESS_LEFT, str(scene.processes[0].pid))]
 
 
+def backup_missing(scene: Scene) -> Made:
+    backup_id = new_id()
+    scene.rig.do(backups.CreateBackup, backup_id=backup_id, volume_id=scene.plain)
+    scene.backups.objects.clear()
+    return [(Kind.BACKUP_MISSING, backup_id)]
+
+
+def backup_held_by_nobody(scene: Scene) -> Made:
+    backup_id = new_id()
+    scene.rig.do(backups.CreateBackup, backup_id=backup_id, volume_id=scene.plain)
+    scene.sql(sa.update(models.backups).values(operation_id=new_id(), status="restoring"))
+    return [(Kind.HOLD_STALE, backup_id)]
+
+
+def backup_used_by_nobody(scene: Scene) -> Made:
+    backup_id = new_id()
+    scene.rig.do(backups.CreateBackup, backup_id=backup_id, volume_id=scene.plain)
+    scene.sql(sa.update(models.backups).values(use_count=1))
+    return [(Kind.HOLD_STALE, backup_id)]
+
+
+def backup_stuck(scene: Scene) -> Made:
+    backup_id = new_id()
+    scene.rig.do(backups.CreateBackup, backup_id=backup_id, volume_id=scene.plain)
+    scene.sql(sa.update(models.backups).values(status="deleting"))
+    return [(Kind.STATUS_STUCK, backup_id)]
+
+
 MAKERS: list[Callable[[Scene], Made]] = [
     storage_missing, storage_in_trash, storage_too_small, storage_too_large, storage_orphan,
     object_without_resource, helper_left, building_left, trash_orphan, trash_not_wiped, device_suspended,
     object_row_missing, object_row_orphan, export_missing, export_wrong_path, export_wrong_serial, access_missing,
     access_too_wide, export_orphan, export_of_a_deleted_volume, export_row_orphan, grant_orphan, attachment_orphan,
     status_stuck, status_wrong, hold_stale, use_count_stale, quota_wrong, operation_parked, process_left,
+    backup_missing, backup_held_by_nobody, backup_used_by_nobody, backup_stuck,
 ]
 #: what only an operator can mend, so that it is still there after the repair.
-STAYS = {Kind.STORAGE_MISSING, Kind.STORAGE_TOO_LARGE, Kind.OBJECT_ROW_MISSING, Kind.OPERATION_PARKED}
+STAYS = {
+    Kind.BACKUP_MISSING, Kind.STORAGE_MISSING, Kind.STORAGE_TOO_LARGE, Kind.OBJECT_ROW_MISSING, Kind.OPERATION_PARKED,
+}
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
@@ -312,12 +347,44 @@ def test_a_kind_is_found_alone_and_mended(scene: Scene, make: Callable[[Scene], 
 
 
 def test_every_kind_is_made_by_hand() -> None:
-    here = {kind for make in MAKERS for kind in Kind if f"Kind.{kind.name}," in _source(make)}
+    makers = (*MAKERS, test_a_backup_that_nobody_knows_is_left_alone_until_it_is_named)
+    here = {kind for make in makers for kind in Kind if f"Kind.{kind.name}," in _source(make)}
     assert {kind.name for kind in Kind} - {kind.name for kind in here} == set()
 
 
 def _source(function: Any) -> str:
     return inspect.getsource(function)
+
+
+def test_a_backup_that_nobody_knows_is_left_alone_until_it_is_named(scene: Scene) -> None:
+    """A store may be another deployment's too."""
+    kept, stranger = new_id(), new_id()
+    scene.rig.do(backups.CreateBackup, backup_id=kept, volume_id=scene.plain)
+    scene.backups.put(f"{stranger}/manifest.json", b"{}")
+    scene.backups.put("notes/about-this-store", b"somebody's")
+    wanted = (Kind.BACKUP_ORPHAN, stranger)
+    (found,) = scene.auditor.run(fix=True).findings
+    assert (found.kind, found.resource_id) == wanted
+    assert scene.backups.folders() == sorted([kept, stranger, "notes"])
+    assert scene.fix(found) == {"backup-orphan": "removed from the store"}
+    assert scene.backups.folders() == sorted([kept, "notes"])
+    assert scene.find() == []
+
+
+def test_a_store_that_is_away_hides_nothing_else(scene: Scene) -> None:
+    scene.backups.put(f"{new_id()}/manifest.json", b"{}")
+    assert len(scene.find()) == 1
+
+    def away(_method: str) -> None:
+        raise exception.BackendDown("away")
+
+    scene.backups.reach = away
+    storage_missing(scene)
+    report = scene.auditor.run()
+    assert [item.kind for item in report.findings] == [Kind.STORAGE_MISSING]
+    assert list(report.unseen) == ["backup store default"]
+    kept = {row["kind"] for row in scene.rig.rows(models.findings)}
+    assert kept == {"storage-missing", "backup-orphan"}, "what could not be looked at is known on"
 
 
 def test_storage_that_nobody_knows_is_left_alone_until_it_is_named(scene: Scene) -> None:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from volmgr import exception, states
 from volmgr.db import models, operations
-from volmgr.operations import advice, resets, snapshots, volumes
+from volmgr.operations import advice, backups, resets, snapshots, volumes
 from volmgr.reconcile.auditor import Auditor, findings_of
 from volmgr.testing.invariants import violations
 from volmgr.testing.rig import HOST, Rig
@@ -21,7 +21,10 @@ from volmgr.testing.rig import HOST, Rig
 CONNECTOR = {"initiator": "iqn.1993-08.org.debian:01:a", "ip": "127.0.0.1", "host": "compute"}
 #: statuses that are no trouble: nothing has to lead out of them.
 WELL = {"available", "in-use"}
-CLASSES = {"volume": models.volumes, "snapshot": models.snapshots}
+CLASSES = {"volume": models.volumes, "snapshot": models.snapshots, "backup": models.backups}
+DELETING: dict[str, Any] = {
+    "volume": volumes.DeleteVolume, "snapshot": snapshots.DeleteSnapshot, "backup": backups.DeleteBackup
+}
 
 
 def new_id() -> str:
@@ -40,6 +43,10 @@ def make(rig: Rig, noun: str) -> str:
     rig.do(volumes.CreateVolume, volume_id=volume_id, size=1)
     if noun == "volume":
         return volume_id
+    if noun == "backup":
+        backup_id = new_id()
+        rig.do(backups.CreateBackup, backup_id=backup_id, volume_id=volume_id)
+        return backup_id
     rig.do(snapshots.CreateSnapshot, volume_id=volume_id, snapshot_id=snapshot_id)
     return snapshot_id
 
@@ -65,9 +72,8 @@ def follow(rig: Rig, noun: str, resource_id: str, command: str) -> None:
     elif last.startswith("volmgr operation abandon "):
         rig.dispatcher.abandon(last.split()[-1])
     elif last in (f"volmgr {noun} delete {resource_id}", f"volmgr volume delete --force {resource_id}"):
-        cls: Any = volumes.DeleteVolume if noun == "volume" else snapshots.DeleteSnapshot
         force = {"force": True} if "--force" in last else {}
-        rig.do(cls, **{f"{noun}_id": resource_id}, **force)
+        rig.do(DELETING[noun], **{f"{noun}_id": resource_id}, **force)
     else:
         raise AssertionError(f"{command!r} is no command that this test knows")
     rig.run()
@@ -88,7 +94,7 @@ def lead_out(rig: Rig, noun: str, resource_id: str) -> list[str]:
 
 CASES = [
     (noun, name)
-    for noun, machine in (("volume", states.VOLUME), ("snapshot", states.SNAPSHOT))
+    for noun, machine in (("volume", states.VOLUME), ("snapshot", states.SNAPSHOT), ("backup", states.BACKUP))
     for name in machine.states
     if name != "deleted"
 ]
