@@ -12,7 +12,7 @@ import copy
 import os
 import sqlite3
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ _NOTED = {
     "snapshots": "status",
     "groups": "status",
     "cgsnapshots": "status",
+    "backups": "status",
     "findings": "kind",
 }
 HISTORY = "CREATE TABLE sim_history (seq INTEGER PRIMARY KEY, noun TEXT, id TEXT, old TEXT, new TEXT, operation TEXT)"
@@ -67,11 +68,12 @@ def _triggers() -> list[str]:
 
 @dataclass
 class Beginning:
-    """A stage as it is copied: a copy of the database in memory, the store, the target's exports, what was asked."""
+    """A stage as it is copied: a copy of the database in memory, the store, the target's exports, the backup store."""
 
     database: sqlite3.Connection
     store: MemoryStore
     exports: dict[str, Any]
+    backups: dict[str, bytes] = field(default_factory=dict)
 
 
 class Bench:
@@ -99,7 +101,9 @@ class Bench:
     def _raw(self) -> Any:
         return self.database.engine.raw_connection()
 
-    def keep(self, store: MemoryStore, exports: dict[str, Any]) -> Beginning:
+    def keep(
+        self, store: MemoryStore, exports: dict[str, Any], backups: dict[str, bytes] | None = None
+    ) -> Beginning:
         """Return what is there now, to begin from later."""
         connection = self._raw()
         try:
@@ -109,7 +113,7 @@ class Bench:
             raw.backup(database)
         finally:
             connection.close()
-        return Beginning(database, _copy(store), dict(exports))
+        return Beginning(database, _copy(store), dict(exports), dict(backups or {}))
 
     def reset(self, beginning: Beginning | None) -> tuple[MemoryStore, dict[str, Any]]:
         """Make the database as it was; returns copies of the store and of the target's exports."""

@@ -14,7 +14,7 @@ from volmgr.testing.simulation.plan import Plan, Request, Strike
 
 STAGE_NAMES = (
     "empty", "volume", "volumes", "snapshot", "connected", "unexported", "exported", "attached", "deleted",
-    "grouped", "cgsnapped",
+    "grouped", "cgsnapped", "archived",
 )
 #: stages on which the verbs of groups meet each other and the rest; on others they would find nothing.
 GROUP_STAGES = ("grouped", "cgsnapped")
@@ -40,10 +40,13 @@ _DRIVER_VERBS: dict[str, tuple[str, ...]] = {
     "create_cgsnapshot": ("create_cgsnapshot", "delete_snapshot"),
     "delete_cgsnapshot": ("delete_cgsnapshot", "wipe"),
     "create_consistencygroup_from_src": ("create_consistencygroup_from_src", "delete_volume"),
+    "create_backup": ("backup_volume", "create_snapshot", "delete_snapshot", "trash_snapshot"),
+    "restore_backup": ("restore_backup", "create_volume"),
 }
 _KINDS = ("source_volid", "snapshot_id", "cascade", "unmanage_only")
 _WHEN = ("before", "building", "after")
 _TARGET_PLACES = ("target:sync/before", "target:sync/after")
+_STORE_PLACES = ("backup:put", "backup:get", "backup:list", "backup:delete")
 
 #: what clients ask of the stages' resources: (name, verb, arguments), each once in every pair.
 ASKED: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -86,11 +89,22 @@ ASKED_OF_GROUPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("group-from-set", "create_consistencygroup_from_src", {"group_id": "@g1", "cgsnapshot_id": "@c0"}),
     ("group-from-group", "create_consistencygroup_from_src", {"group_id": "@g2", "source_group_id": "@g0"}),
 )
+ASKED_OF_BACKUPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("backup", "create_backup", {"backup_id": "@b1", "volume_id": "@v0"}),
+    ("backup-more", "create_backup", {"backup_id": "@b2", "volume_id": "@v0", "incremental": True}),
+    ("backup-snapshot", "create_backup", {"backup_id": "@b3", "volume_id": "@v0", "snapshot_id": "@s0"}),
+    ("unbackup", "delete_backup", {"backup_id": "@b0"}),
+    ("restore-over", "restore_backup", {"backup_id": "@b0", "volume_id": "@v0"}),
+    ("restore-new", "restore_backup", {"backup_id": "@b0", "volume_id": "@v2"}),
+)
+#: by stage: what is asked there more than anything else, and nowhere else.
+_OWN = {**dict.fromkeys(GROUP_STAGES, ASKED_OF_GROUPS), "archived": ASKED_OF_BACKUPS}
 _CHANGING = tuple(name for name, verb, _args in ASKED if verb in (
     "create_volume", "delete_volume", "undelete_volume", "extend_volume", "create_snapshot", "delete_snapshot",
     "revert_to_snapshot",
 ))
-_JOURNALLED = {verb for name, verb, _args in ASKED if name in _CHANGING} | {verb for _name, verb, _ in ASKED_OF_GROUPS}
+_JOURNALLED = {verb for name, verb, _args in ASKED if name in _CHANGING}
+_JOURNALLED |= {verb for _name, verb, _args in (*ASKED_OF_GROUPS, *ASKED_OF_BACKUPS)}
 
 
 def _request(rng: random.Random, number: int, client: int, journalled: list[str], stage: str) -> Request:
@@ -99,8 +113,8 @@ def _request(rng: random.Random, number: int, client: int, journalled: list[str]
     if journalled and rng.random() < 0.12:
         action = rng.choice(("operation_cancel", "operation_cancel", "operation_retry", "operation_abandon"))
         return Request(name, action, {"operation_id": f"${rng.choice(journalled)}"}, client, late=late)
-    of_groups = stage in GROUP_STAGES and rng.random() < 0.6
-    _label, verb, arguments = rng.choice(ASKED_OF_GROUPS if of_groups else ASKED)
+    own = stage in _OWN and rng.random() < 0.6
+    _label, verb, arguments = rng.choice(_OWN[stage] if own else ASKED)
     arguments = dict(arguments)
     for key, value in arguments.items():
         new = (verb, key) == ("create_volume", "volume_id")
@@ -130,7 +144,8 @@ def _strike(rng: random.Random, requests: list[Request]) -> Strike:
     if kind < 0.5:
         return Strike(_driver_place(rng, requests), "fail", nth, rng.choice(BACKEND_ERRORS))
     if kind < 0.63:
-        return Strike(rng.choice(_TARGET_PLACES), "fail", nth)
+        archives = any("backup" in request.verb for request in requests)
+        return Strike(rng.choice(_STORE_PLACES if archives else _TARGET_PLACES), "fail", nth)
     if kind < 0.72:
         place = rng.choice((_driver_place(rng, requests), *_TARGET_PLACES))
         return Strike(place, "delay", nth, seconds=rng.choice((1.0, 10.0, 65.0)))
@@ -171,10 +186,9 @@ def random_plan(seed: int) -> Plan:
 def pairs(stages: tuple[str, ...] = ("deleted", "exported", "attached")) -> Iterator[Plan]:
     """Yield one plan for every pair of verbs on every one of these stages; each message comes twice."""
     met = [(stage, one, other) for stage in stages for one in ASKED for other in ASKED]
-    everything = (*ASKED, *ASKED_OF_GROUPS)
-    for stage in GROUP_STAGES:
-        met += [(stage, one, other) for one in ASKED_OF_GROUPS for other in everything]
-        met += [(stage, one, other) for one in ASKED for other in ASKED_OF_GROUPS]
+    for stage, asked in _OWN.items():
+        met += [(stage, one, other) for one in asked for other in (*ASKED, *asked)]
+        met += [(stage, one, other) for one in ASKED for other in asked]
     for stage, (first, verb, arguments), (second, other, others) in met:
         requests = (
             Request(f"1-{first}", verb, arguments, 0, late=(0.0,)),

@@ -33,6 +33,7 @@ _TABLES = {
     "cgsnapshots": "id, group_id, status, operation_id, use_count",
     "attachments": "id, volume_id, status",
     "objects": "id, resource_id, role, serial, size_bytes",
+    "backups": "id, status, volume_id, parent_id, size, object_count, stored_bytes",
     "exports": "resource_id, target_name, lun, auth_username",
     "grants": "id, resource_id, peer_key, mode, attachment_id",
     "operations": "id, verb, state, result, error",
@@ -46,7 +47,7 @@ _CREATES = ("create_volume", "create_snapshot")
 #: one schedule in so many is also asked whether deleting everything leaves nothing.
 EMPTIED_OF = 4
 #: tables that are empty when everything was deleted.
-_EMPTIED = ("volumes", "snapshots", "groups", "cgsnapshots", "attachments", "objects", "exports", "grants")
+_EMPTIED = ("volumes", "snapshots", "backups", "groups", "cgsnapshots", "attachments", "objects", "exports", "grants")
 
 
 def judge(world: World) -> None:
@@ -77,7 +78,7 @@ def judge(world: World) -> None:
 def dump(world: World) -> dict[str, list[Any]]:
     """Return everything that SQL and the storage hold, comparable."""
     found = {name: world.bench.raw(f"SELECT {columns} FROM {name} ORDER BY 1") for name, columns in _TABLES.items()}
-    return {"storage": sorted(world.store.entries()), **found}
+    return {"storage": sorted(world.store.entries()), "backup store": sorted(world.backups.objects), **found}
 
 
 def _same(world: World, what: str, before: dict[str, list[Any]]) -> None:
@@ -98,11 +99,24 @@ def _whole(world: World, when: str, *, target: bool, orphans: bool) -> None:
     storage = [item for item in _exports(world).driver.observe() if item.name not in world.orphans]
     found = violations(world.bench.database, storage=storage, now=world.scheduler.now())
     found += touched(world.store, world.orphans)
+    found += _archived(world)
     if orphans:
         found = [text for text in found if not text.startswith(_LEFT)]
     if target:
         found += _served(world)
     world.found += [f"{when}: {text}" for text in found]
+
+
+def _archived(world: World) -> list[str]:
+    """Return where the backups of SQL and what is in the backup store differ."""
+    rows = dict(world.bench.raw("SELECT id, status FROM backups"))
+    there = {name.split("/")[0] for name in world.backups.objects if name.endswith("/manifest.json")}
+    left = {name.split("/")[0] for name in world.backups.objects if "/" in name}
+    whole = {item for item, status in rows.items() if status == "available"}
+    return [
+        *(f"storage of the backup {item}, which is in no row" for item in sorted(left - rows.keys())),
+        *(f"the backup {item} is available and the store does not have it" for item in sorted(whole - there)),
+    ]
 
 
 def _exports(world: World) -> Exports:
@@ -268,6 +282,10 @@ def _empty(world: World) -> None:
         Request(f"end.g{index}", "delete_consistencygroup", {"group_id": item}, wait=True)
         for index, item in enumerate(groups)
     ]
+    backups = [row[0] for row in world.bench.raw("SELECT id FROM backups ORDER BY parent_id IS NULL, created_at DESC")]
+    requests += [
+        Request(f"end.b{index}", "delete_backup", {"backup_id": item}, wait=True) for index, item in enumerate(backups)
+    ]
     world.do(requests)
     for table in _EMPTIED:
         if left := world.bench.raw(f"SELECT {_TABLES[table]} FROM {table}"):
@@ -280,5 +298,7 @@ def _empty(world: World) -> None:
     world.found += touched(world.store, world.orphans)
     if left:
         world.found.append(f"after everything was deleted the storage has {left}")
+    if left := [name for name in world.backups.objects if "/" in name]:
+        world.found.append(f"after everything was deleted the backup store has {left}")
     if world.target.exports:
         world.found.append(f"after everything was deleted the target has {sorted(world.target.exports)}")

@@ -55,10 +55,11 @@ _MOVES = {
     "snapshots": _moves(states.SNAPSHOT),
     "groups": _moves(states.CONSISTENCY_GROUP),
     "cgsnapshots": _moves(states.CGSNAPSHOT),
+    "backups": _moves(states.BACKUP),
 }
 #: a claim that is given back unused: the operation was cancelled or was refused by the backend as busy.
 _RETURNS = {(status, idle) for status in ("deleting", "unmanaging") for idle in _IDLE}
-_RETURNS |= {("reverting", "available"), ("restoring", "available")}
+_RETURNS |= {("reverting", "available"), ("restoring", "available"), ("restoring-backup", "available")}
 
 
 def check(history: Iterable[Change], operations: dict[str, Any]) -> list[str]:
@@ -104,9 +105,9 @@ def false_findings(history: Iterable[Change]) -> list[str]:
 
 _CREATES = (
     "create_volume", "create_snapshot", "undelete_volume", "create_consistencygroup", "create_cgsnapshot",
-    "create_consistencygroup_from_src",
+    "create_consistencygroup_from_src", "create_backup",
 )
-_DELETES = ("delete_volume", "delete_snapshot", "delete_consistencygroup", "delete_cgsnapshot")
+_DELETES = ("delete_volume", "delete_snapshot", "delete_consistencygroup", "delete_cgsnapshot", "delete_backup")
 
 
 def kept_only(row: Any) -> bool:

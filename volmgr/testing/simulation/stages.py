@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from volmgr import names
 from volmgr.testing.simulation.bench import Beginning, Bench
-from volmgr.testing.simulation.plan import Plan, Request
+from volmgr.testing.simulation.plan import Plan, Request, uuid_of
 from volmgr.testing.simulation.randomness import seeded
 from volmgr.testing.simulation.world import World
+from volmgr.types import MiB
 
 _VOLUME = Request("stage-v0", "create_volume", {"volume_id": "@v0", "size": 1}, wait=True)
 _OTHER = Request("stage-v1", "create_volume", {"volume_id": "@v1", "size": 1, "multiattach": True}, wait=True)
@@ -21,6 +23,7 @@ _SNAPSHOT_CONNECTED = Request(
 _ATTACHED = Request(
     "stage-a", "attach_volume", {"volume_id": "@v0", "instance_uuid": "@i0", "attachment_id": "@a0"}
 )
+_BACKUP = Request("stage-b0", "create_backup", {"backup_id": "@b0", "volume_id": "@v0"}, wait=True)
 _DELETED = Request("stage-d", "delete_volume", {"volume_id": "@v0"}, wait=True)
 
 _GROUP = Request("stage-g0", "create_consistencygroup", {"group_id": "@g0"}, wait=True)
@@ -30,7 +33,7 @@ _MEMBERS = tuple(
 )
 _SET = Request("stage-c0", "create_cgsnapshot", {"cgsnapshot_id": "@c0", "group_id": "@g0"}, wait=True)
 
-#: by name: the requests that make it. ``v0``, ``v1`` are volumes, ``s0`` a snapshot of ``v0``. In
+#: by name: the requests that make it. ``v0``, ``v1`` are volumes, ``s0`` a snapshot and ``b0`` a backup of ``v0``. In
 #: a group ``g0`` with a cgsnapshot ``c0`` are ``v0`` and ``v3``.
 STAGES: dict[str, tuple[Request, ...]] = {
     "empty": (),
@@ -44,19 +47,28 @@ STAGES: dict[str, tuple[Request, ...]] = {
     "deleted": (_VOLUME, _DELETED),
     "grouped": (_OTHER, _GROUP, *_MEMBERS),
     "cgsnapped": (_OTHER, _GROUP, *_MEMBERS, _SET),
+    "archived": (_VOLUME, _SNAPSHOT, _BACKUP),
 }
 
 
 def begin(bench: Bench, stage: str) -> Beginning:
     """Return a stage of :data:`STAGES`."""
     if stage not in bench.stages:
-        bench.stages[stage] = make(bench, Plan(STAGES[stage], order=1, switch=0.0))
+        *before, last = STAGES[stage] or (None,)
+        if last is _BACKUP:
+            # What is backed up has bytes.
+            ground = make(bench, Plan(tuple(before), order=1, switch=0.0))
+            ground.store.write(names.object_name("volume", uuid_of("v0")), MiB, b"some bytes")
+            bench.stages[stage] = make(bench, Plan((last,), order=1, switch=0.0), ground)
+            ground.database.close()
+        else:
+            bench.stages[stage] = make(bench, Plan(STAGES[stage], order=1, switch=0.0))
     return bench.stages[stage]
 
 
-def make(bench: Bench, plan: Plan) -> Beginning:
+def make(bench: Bench, plan: Plan, beginning: Beginning | None = None) -> Beginning:
     """Run a plan in which nothing goes wrong, and return what it leaves."""
-    world = World(bench, plan, start=0.0)
+    world = World(bench, plan, beginning=beginning, start=0.0)
     with seeded("stage"):
         bench.database.attend(world.scheduler)
         try:
@@ -66,7 +78,7 @@ def make(bench: Bench, plan: Plan) -> Beginning:
     bad = [f"{name}: {answer.code}" for name, answers in world.answers.items() for answer in answers if answer.code]
     if bad or world.found:
         raise AssertionError(f"the stage cannot be made: {bad or world.found}")
-    return bench.keep(world.store, world.target.exports)
+    return bench.keep(world.store, world.target.exports, world.backups.objects)
 
 
 def make_world(bench: Bench, plan: Plan, **options: object) -> World:

@@ -12,6 +12,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, cast
 
+from volmgr.backups.store import BackupStore
+from volmgr.backups.stores import DEFAULT
 from volmgr.crypto import Cipher
 from volmgr.db.admission import Settings
 from volmgr.drivers.sim import Faults, SimDriver
@@ -64,7 +66,7 @@ class SimWorker(Worker):
 
     :param life: the threads of it. :param scheduler: who lets them take turns.
     :param retention: seconds that what was deleted can be brought back.
-    :param audits: whether it compares SQL, storage and target in the background.
+    :param audits: whether it compares SQL, storage and target in the background. :param backups: where backups go.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class SimWorker(Worker):
         driver: SimDriver,
         retention: int = 0,
         audits: bool = False,
+        backups: BackupStore | None = None,
     ) -> None:
         super().__init__(
             conf,
@@ -94,6 +97,7 @@ class SimWorker(Worker):
         self.cipher = cipher
         self._retention = retention
         self._audits = audits
+        self._backups = backups
 
     def _settings(self) -> Settings:
         return dataclasses.replace(super()._settings(), trash_retention=self._retention)
@@ -105,6 +109,8 @@ class SimWorker(Worker):
 
     def assemble(self) -> None:
         super().assemble()
+        if self._backups is not None:
+            self.dispatcher.backend.stores.add(DEFAULT, self._backups)
         self.exports.locks = KeyedLocks(lambda: Lock(self.scheduler))
         self.auditor._one = cast(Any, Lock(self.scheduler))
 

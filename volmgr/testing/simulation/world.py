@@ -16,6 +16,7 @@ from volmgr import exception, types
 from volmgr.context import RequestContext
 from volmgr.drivers.sim import SimDriver
 from volmgr.targets.base import TargetConfig
+from volmgr.testing.backups import MemoryStore
 from volmgr.testing.simulation import judge, orphans
 from volmgr.testing.simulation.bench import HOST, Beginning, Bench
 from volmgr.testing.simulation.database import CommitLost
@@ -98,6 +99,8 @@ class World:
         self.target = SimTarget(TargetConfig(PREFIX, (types.Portal("127.0.0.1", 3260),), "/nonexistent"))
         self.target.scheduler = self.scheduler
         self.target.exports.update(exports)
+        self.backups = MemoryStore(lambda method: self.scheduler.reach(f"backup:{method}"))
+        self.backups.objects.update(beginning.backups if beginning is not None else {})
         self.life: Life = Life("none")
         self.life.over = True
         self.worker: SimWorker | None = None
@@ -163,6 +166,7 @@ class World:
             driver=driver,
             retention=self.plan.retention,
             audits=self.plan.audits,
+            backups=self.backups,
         )
         worker.begin()
         self.worker = worker
