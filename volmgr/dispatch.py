@@ -496,9 +496,11 @@ class Dispatcher(Steering, Outcomes):
         """
         host, count = self.backend.settings.host, 0
         while True:
+            unknown = len(self._dropped)
             with self.database.reader() as conn:
                 found = operations.abandoned(conn, host, self.incarnation, PUMP_LIMIT)
             for record in found:
                 count += self._take_over(record)
-            if len(found) < PUMP_LIMIT:
+            # What was taken over by a commit whose outcome is unknown may be the earlier life's still: look again.
+            if len(found) < PUMP_LIMIT and len(self._dropped) == unknown:
                 return count

@@ -57,6 +57,11 @@ FOUND: dict[str, Plan] = {
     "an operation whose beginning was not committed is run": Plan(
         (Request("delete", "delete_volume", V0),), (Strike("db:commit", "lost", 3),), stage="volume", switch=0.0,
     ),
+    # The start took over what an earlier life had begun; that was not committed, and nobody looked a second time.
+    "an operation whose taking over was not committed is run": Plan(
+        (Request("create", "create_volume", V0 | {"size": 1}),),
+        (Strike("step:create_volume/create/before", "crash"), Strike("db:commit", "lost", 2)), switch=0.0,
+    ),
     "an operation that was taken over with an unknown outcome is run": Plan(
         (Request("delete", "delete_volume", V0),),
         (Strike("driver:trash_volume/before", "crash"), Strike("db:committed", "lost", 2)), stage="volume", switch=0.0,
