@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from volmgr import exception, names, types
-from volmgr.db import findings, groups, listing, operations, records
 from volmgr.db import exports as export_rows
+from volmgr.db import findings, groups, listing, operations, records
 from volmgr.operations import advice
 
 if TYPE_CHECKING:

@@ -154,8 +154,12 @@ class CreateBackup(Operation[CreateArgs]):
         def remove() -> None:
             copying.remove(task.backend.stores.get(self._store), self.a.backup_id)
 
+        def switch(tx: Closing) -> None:
+            if temporary is not None:
+                tx.trash(temporary.name_id, None)
+
         # What the snapshot was needed for is done then, so only its going may still fail, and that goes on.
-        step = Step("copy", copy, remove, lane=Lane.BULK, pivot=lambda _tx: None)
+        step = Step("copy", copy, remove, lane=Lane.BULK, pivot=switch)
         if temporary is None:
             return (step,)
 
@@ -239,13 +243,9 @@ class CreateBackup(Operation[CreateArgs]):
     # --- ends -----------------------------------------------------------------------------------------------------
 
     def commit(self, task: Task, tx: Closing) -> Any:
-        done = task.results["copy"]
-        columns = {name: done[name] for name in ("object_count", "stored_bytes", "service_data")}
-        at = datetime.datetime.fromisoformat(done["data_at"]).replace(tzinfo=None) if done["data_at"] else None
-        tx.release("backup", self.a.backup_id, "available", container=self.a.backup_id, data_at=at, **columns)
+        done = self._complete(task, tx)
         if (temporary := task.data.get("temporary")) is not None:
             if task.driver.supports("trash_snapshot"):
-                tx.trash(temporary, None)
                 tx.enqueue(wipe_row(task, "snapshot", temporary, tx.now, 0))
             else:
                 tx.forget_object(temporary)
@@ -256,7 +256,19 @@ class CreateBackup(Operation[CreateArgs]):
             "moved_bytes": done["moved_bytes"],
         }
 
+    def _complete(self, task: Task, tx: Closing) -> dict[str, Any]:
+        """Write what is so from the pivot on: the store has the whole backup."""
+        done: dict[str, Any] = task.results["copy"]
+        columns = {name: done[name] for name in ("object_count", "stored_bytes", "service_data")}
+        at = datetime.datetime.fromisoformat(done["data_at"]).replace(tzinfo=None) if done["data_at"] else None
+        tx.release("backup", self.a.backup_id, "available", container=self.a.backup_id, data_at=at, **columns)
+        return done
+
     def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
+        if task.pivoted:
+            # Given up by an operator: what is left of the snapshot is in the trash, where an audit finds it.
+            self._complete(task, tx)
+            return
         if (temporary := task.data.get("temporary")) is not None and not task.abandoned:
             tx.forget_object(temporary)
         if isinstance(error, exception.Cancelled):

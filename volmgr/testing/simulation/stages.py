@@ -69,7 +69,7 @@ def begin(bench: Bench, stage: str) -> Beginning:
 def make(bench: Bench, plan: Plan, beginning: Beginning | None = None) -> Beginning:
     """Run a plan in which nothing goes wrong, and return what it leaves."""
     world = World(bench, plan, beginning=beginning, start=0.0)
-    with seeded("stage"):
+    with seeded("stage" if beginning is None else "what follows"):  # else ids would come twice
         bench.database.attend(world.scheduler)
         try:
             world.play()
