@@ -92,6 +92,7 @@ class Tgtd:
             if not self.portals:
                 raise exception.InvalidConfiguration(reason="tgtd has no portal", hint="Set target_ip_address")
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._let_go_on()
             started = not self._adopt()
             if started:
                 self._end_unmanageable()
@@ -184,8 +185,6 @@ class Tgtd:
         identity = _identity(pid)
         try:
             self._verify(pid)
-            # Whoever held it may have died with the guardian; one that runs takes no notice.
-            os.kill(pid, signal.SIGCONT)
             self.client.system()
         except errors.TgtDown:
             # A process that is being killed still takes connections for a moment.
@@ -283,17 +282,33 @@ class Tgtd:
                 pid=pid,
             )
 
-    def _end_unmanageable(self) -> None:
-        """Kill a tgtd of ours whose socket is gone: it keeps ports and files and nobody can speak to it any more."""
+    def _recorded(self) -> Identity | None:
+        """Return which process we started or adopted last, as the state file says."""
         try:
             state = json.loads(self._state_file.read_text())
-            identity = Identity(int(state["pid"]), int(state["started"]), str(state["boot"]))
+            return Identity(int(state["pid"]), int(state["started"]), str(state["boot"]))
         except FileNotFoundError:
-            return
+            return None
         except (ValueError, KeyError, TypeError):
             LOG.warning("%s cannot be read, it is ignored", self._state_file)
+            return None
+
+    def _let_go_on(self) -> None:
+        """Let a tgtd of ours go on that was held when we and the guardian died; one that runs takes no notice."""
+        if (identity := self._recorded()) is None:
             return
-        if _identity(identity.pid) == identity:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            handle = os.pidfd_open(identity.pid)
+            try:
+                if _identity(identity.pid) == identity:
+                    signal.pidfd_send_signal(handle, signal.SIGCONT)
+            finally:
+                os.close(handle)
+
+    def _end_unmanageable(self) -> None:
+        """Kill a tgtd of ours whose socket is gone: it keeps ports and files and nobody can speak to it any more."""
+        identity = self._recorded()
+        if identity is not None and _identity(identity.pid) == identity:
             with contextlib.suppress(errors.TgtDown):  # it ended meanwhile
                 self._verify(identity.pid)
                 LOG.warning("tgtd (process %d) does not listen on its socket any more, it is killed", identity.pid)
