@@ -266,13 +266,10 @@ class Admitting:
         volume_id: str,
         size: int,
         volume_type: types.VolumeType | None = None,
-        *,
-        reachable: bool = True,
         **columns: Any,
     ) -> None:
         """Make a volume's row and its first object, held by this operation.
 
-        :param reachable: whether somebody is going to connect to it.
         :param columns: with a ``host`` it is made there, by that worker.
         """
         values = {
@@ -296,7 +293,9 @@ class Admitting:
         row["metadata"] = row["metadata"] or {}
         self._volumes[volume_id] = types.Volume(**row, volume_type=volume_type)
         self.service = names.service_of(values["host"])
-        if reachable and self.service == self.settings.host:
+        cache = self.settings.image_cache
+        kept = cache is not None and values["project_id"] == cache.project  # nobody ever connects to a cached image
+        if self.service == self.settings.host and not kept:
             self.reserve_address(volume_id)
 
     def reserve_address(self, volume_id: str) -> None:

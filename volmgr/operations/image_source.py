@@ -108,7 +108,6 @@ def take(tx: Admitting, volume_id: str) -> None:
     tx.insert_volume(
         kept, row.size, host=row.host, availability_zone=row.availability_zone, project_id=limits.project,
         user_id=None, display_name=f"image {row.image_id}"[:LONGEST], image_id=row.image_id, readonly=True,
-        reachable=False,
     )
     image_cache.insert(tx.conn, row.host, row.image_id, kept, row.size, tx.now)
     quotas.charge(tx.conn, limits.project, volumes=1, gigabytes=row.size, defaults={})
