@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a few tests of ``inside`` in a guest, tells each outcome, then looks at what the machine kept of it.
+"""Runs a few tests of ``inside`` in two guests at once, tells each outcome, then looks at what the machine kept of it.
 
 All of ``inside`` is a tier of its own.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import sys
 import tempfile
@@ -18,17 +19,24 @@ from volmgr.testing.lab.guest import GuestResult, GuestSpec, run_guest
 
 INSIDE = Path(__file__).with_name("inside")
 
-# One boot for everything inside.
+# One boot of each for everything inside.
 pytestmark = pytest.mark.timeout(1500)
 
 
 @pytest.fixture(scope="module")
-def result() -> GuestResult:
-    spec = GuestSpec(("-m", "lab", "-v", str(INSIDE / "test_smoke.py")), cwd=INSIDE.parents[2])
+def results() -> list[GuestResult]:
+    spec = GuestSpec(("-m", "lab", "-v", str(INSIDE / "test_smoke.py")), memory_mib=512, cwd=INSIDE.parents[2])
     try:
-        return run_guest(spec, lambda data: sys.stdout.write(data.decode(errors="replace")))
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            sinks = (lambda data: sys.stdout.write(data.decode(errors="replace")), len)
+            return list(pool.map(lambda sink: run_guest(spec, sink), sinks))
     except errors.LabUnavailable as error:
         pytest.skip(error.message)
+
+
+@pytest.fixture(scope="module")
+def result(results: list[GuestResult]) -> GuestResult:
+    return results[0]
 
 
 def test_every_test_that_ran_inside_is_told(result: GuestResult, subtests: pytest.Subtests) -> None:
@@ -53,3 +61,9 @@ def test_nothing_of_the_guest_is_left(result: GuestResult) -> None:
     assert not Path(tempfile.gettempdir(), result.name).exists()
     with pytest.raises(ProcessLookupError):
         os.killpg(result.process_group, 0)
+
+
+def test_two_guests_do_not_know_of_each_other(results: list[GuestResult]) -> None:
+    assert [each.status for each in results] == [0, 0]
+    assert len({each.name for each in results}) == 2
+    assert all(case.outcome == report.PASSED for each in results for case in each.cases)

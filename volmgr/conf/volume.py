@@ -43,7 +43,10 @@ OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt("volume_clear_size", default=0, min=0, help="MiB at the beginning of a volume to wipe; 0 for all."),
     cfg.StrOpt("volume_clear_ionice", help="I/O priority of wiping, as arguments of ionice, such as -c3."),
     cfg.StrOpt(
-        "volume_dd_blocksize", default="1M", regex=r"\A[1-9][0-9]*[KMG]?\Z", help="Size of one write when copying."
+        "volume_dd_blocksize",
+        default="1M",
+        regex=r"\A[1-9][0-9]*[KMG]?\Z",
+        help="Size of one read and one write when devices are copied; at most 4M.",
     ),
     cfg.IntOpt("volume_copy_bps_limit", default=0, min=0, help="Bytes per second that copies may use; 0 for any."),
     cfg.IntOpt(

@@ -188,7 +188,8 @@ class LVMBuilding(LVMGrowing, abstract=True):
         else:
             self.vg.create_thick(building, volume.size_bytes, tags, self.mirrors)
         sparse = self.thin or self._clean or lvm_copy.unmap(path, silent)
-        lvm_copy.copy(source, path, size_bytes, reports.report, sparse=sparse, pace=self._pace())
+        chunk = lvm_copy.block(self.configuration.volume_dd_blocksize)
+        lvm_copy.copy(source, path, size_bytes, reports.report, sparse=sparse, pace=self._pace(), chunk=chunk)
         if not sparse:
             lvm_copy.zero(path, lambda _fraction: reports.report(1.0), start=size_bytes, end=volume.size_bytes)
 

@@ -152,16 +152,36 @@ def zero(
         offloaded(priority, os.fsync, fd)
 
 
-def copy(source: str, destination: str, length: int, progress: Progress, *, sparse: bool, pace: Pace) -> None:
+def block(text: str) -> int:
+    """Return the bytes that ``1M``, ``512K`` or ``8192`` mean, as what one read and one write of a copy can be.
+
+    That is a multiple of 4 KiB, which any device takes past the page cache, and at most :data:`COPY_CHUNK`.
+    """
+    unit = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:], 0)
+    size = int(text[:-1]) * unit if unit else int(text)
+    return min(-(-size // 4096) * 4096, COPY_CHUNK)
+
+
+def copy(
+    source: str,
+    destination: str,
+    length: int,
+    progress: Progress,
+    *,
+    sparse: bool,
+    pace: Pace,
+    chunk: int = COPY_CHUNK,
+) -> None:
     """Copy the first ``length`` bytes of a device to another.
 
     :param sparse: the destination reads as zeros already, so zeros are not written.
+    :param chunk: bytes of one read and one write, as :func:`block` returns them.
     """
     with opened(source, write=False) as source_fd, opened(destination, write=True) as fd:
         length = min(length, size_of(source_fd))
-        with mmap.mmap(-1, COPY_CHUNK) as buffer:
-            for position in range(0, length, COPY_CHUNK):
-                count = min(COPY_CHUNK, length - position)
+        with mmap.mmap(-1, chunk) as buffer:
+            for position in range(0, length, chunk):
+                count = min(chunk, length - position)
                 offload(_copy_chunk, source_fd, fd, buffer, position, count, sparse)
                 progress((position + count) / length)
                 pace.spend(count)

@@ -34,7 +34,10 @@ CLEAN_TAG = f"{names.LV_TAG_PREFIX}clean"
 WIPING_TAG = f"{names.LV_TAG_PREFIX}wiping"
 #: Under what name it is kept how far a wipe is.
 _WIPED = "wiped"
-_OWN = {"volume_clear", "volume_clear_size", "volume_clear_ionice", "volume_copy_bps_limit"}
+_OWN = {
+    *("volume_clear", "volume_clear_size", "volume_clear_ionice"),
+    *("volume_copy_bps_limit", "volume_dd_blocksize"),
+}
 
 
 class LVMSetup(TargetVD, VolumeDriver, abstract=True):

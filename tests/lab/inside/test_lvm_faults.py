@@ -16,7 +16,7 @@ import pytest
 from volmgr import exception, incarnation, names
 from volmgr.drivers.lvm import LVMVolumeDriver
 from volmgr.drivers.options import Configuration
-from volmgr.testing.lab.commands import run, wait_until
+from volmgr.testing.lab.commands import programs, run, wait_until
 from volmgr.testing.lab.loopgroup import LoopGroup, loop_group, read_device, write_device
 from volmgr.types import GiB, MiB, Snapshot, Volume
 
@@ -208,7 +208,16 @@ def test_a_thin_pool_that_fills_takes_nothing_more(small: LoopGroup) -> None:
     driver.check_for_setup_error()
     assert driver.thin
     volume = volume_of()
-    driver.create_volume(volume)
+    snapshot = snapshot_of(volume)
+    with programs() as started:
+        driver.create_volume(volume)
+        driver.create_snapshot(snapshot)
+        driver.trash_snapshot(snapshot)
+    assert started == ["lvcreate", "lvcreate", "lvrename"], "one for each verb, none to look first"
+    driver.wipe("snapshot", snapshot.name_id, silent)
+    with programs() as started:
+        assert driver.get_manageable_volumes([volume], None, None, None, None, None)
+    assert started == ["lvm"]
     write_device(node(driver, volume), os.urandom(12 * MiB))
     for create in (lambda: driver.create_volume(volume_of()), lambda: driver.create_snapshot(snapshot_of(volume))):
         with pytest.raises(exception.NoSpace) as caught:

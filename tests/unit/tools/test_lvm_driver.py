@@ -101,6 +101,18 @@ class TestCopies:
         assert dense.read_bytes() == data
         assert seen[-1] == 1.0 and len(seen) == 6
 
+    @pytest.mark.parametrize(
+        ("text", "chunk"), [("1M", MiB), ("8192", 8192), ("5000", 8192), ("512K", 512 * 1024), ("1G", 4 * MiB)]
+    )
+    def test_the_size_of_a_write_is_what_was_asked_for(self, tmp_path: Path, text: str, chunk: int) -> None:
+        source, copy, seen = tmp_path / "source", tmp_path / "copy", list[float]()
+        source.write_bytes(b"x" * (4 * MiB))
+        copy.write_bytes(bytes(4 * MiB))
+        pace, size = lvm_copy.Pace(0), lvm_copy.block(text)
+        lvm_copy.copy(str(source), str(copy), 4 * MiB, seen.append, sparse=True, pace=pace, chunk=size)
+        assert copy.read_bytes() == source.read_bytes()
+        assert len(seen) == 4 * MiB // chunk
+
     def test_zeros(self, tmp_path: Path) -> None:
         device = tmp_path / "device"
         device.write_bytes(b"\xff" * (12 * MiB))

@@ -6,10 +6,14 @@ It knows processes only. Secrets never pass through here: an argument is visible
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from volmgr.testing.lab.errors import CommandFailed, LabError
 
@@ -51,3 +55,29 @@ def wait_until(condition: Callable[[], bool], what: str, timeout_seconds: float 
         if time.monotonic() > deadline:
             raise LabError(f"{what}: not within {timeout_seconds:g} s")
         time.sleep(0.05)
+
+
+_listeners: list[list[str]] = []
+
+
+@contextlib.contextmanager
+def programs() -> Iterator[list[str]]:
+    """Yield the names of the programs that this process starts in the block, as the interpreter itself tells them."""
+    _listen()
+    started: list[str] = []
+    _listeners.append(started)
+    try:
+        yield started
+    finally:
+        _listeners.remove(started)
+
+
+@functools.cache
+def _listen() -> None:
+    sys.addaudithook(_hear)  # for ever: there is no way to take one away
+
+
+def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "subprocess.Popen":
+        for started in _listeners:
+            started.append(os.path.basename(os.fsdecode(arguments[0])))
