@@ -1,108 +1,112 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a worker lives and whether it can serve, with the reasons; and the small HTTP server that tells it.
+"""Whether a backend that was set up still works, and what follows when it does not.
 
-``/healthz`` fails when a restart would help, ``/readyz`` when requests had better go elsewhere; ``/metrics`` is for
-Prometheus. Only reading is possible. This module decides nothing.
+A worker asks its backend now and then how it is. One that cannot say so is down: the service tells the reason at once,
+placement leaves it out, requests wait in the journal. It is tried again with growing pauses, for ever, in a thread of
+its own; once it is back it is looked through as after a start, and used. This module knows no verb and no driver.
 """
 
 from __future__ import annotations
 
-import http.server
-import json
 import logging
-import threading
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from volmgr import context as ctx
 from volmgr import exception
-from volmgr.db import schema
+from volmgr.db import services
 
 if TYPE_CHECKING:
-    from volmgr.metrics import Metrics
     from volmgr.service import Worker
 
 LOG = logging.getLogger(__name__)
 
-TIMEOUT_SECONDS = 10.0
-TEXT, JSON = "text/plain; version=0.0.4; charset=utf-8", "application/json"
+#: Seconds between the tries of something that has to succeed in the end.
+BACKOFF = (1, 2, 5, 15, 60)
 
 
-def ailments(worker: Worker) -> dict[str, str]:
-    """Return what is wrong so that only a restart or an operator helps, by part."""
-    try:
-        with worker.database.reader() as conn:
-            schema.current(conn)
-    except Exception as error:
-        return {"database": str(error)}
-    return {}
+def pauses() -> Iterator[int]:
+    """Yield the seconds between one try and the next, for ever."""
+    yield from BACKOFF
+    while True:
+        yield BACKOFF[-1]
 
 
-def obstacles(worker: Worker) -> dict[str, str]:
-    """Return why requests had better go elsewhere, by part."""
-    found = ailments(worker)
-    if worker.reason is not None:
-        found["backend"] = worker.reason
-    if not worker.rebuilt:
-        found["exports"] = "what an earlier volmgr-volume had exported is still being made again"
-    if worker.stopping:
-        found["worker"] = "it is being stopped"
-    return found
+class Health:
+    """The health of one worker's backend."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def examine(self) -> dict[str, Any] | None:
+        """Ask the backend how it is; returns what it says, None if it is down now."""
+        worker = self._worker
+        try:
+            worker.driver.check_for_setup_error()
+            return worker.measure()
+        except Exception as error:
+            self._fall(error)
+            return None
+
+    def _fall(self, error: Exception) -> None:
+        worker = self._worker
+        LOG.error("The backend %s is down: %s", worker.host, error, exc_info=not is_ours(error))
+        # What runs meets the error by itself; what comes waits.
+        worker.dispatcher.paused = True
+        worker.down(error)
+        worker.spawn(self._recover, "recovery")
+
+    def _recover(self) -> None:
+        """Try until the backend works again, then take it into use."""
+        worker = self._worker
+        for pause in pauses():
+            if worker.clock.wait(worker.stopping, pause):
+                return
+            if self._revive():
+                break
+            self._tell("down")
+        LOG.warning("The backend %s works again", worker.host)
+        worker.dispatcher.paused = False
+        self.insist(lambda: self._tell("up"), "Telling that the backend works again")
+        worker.dispatcher.ring()
+        self.insist(worker.exports.rebuild, "Making the exports again")
+        worker.audit()
+
+    def _revive(self) -> bool:
+        worker = self._worker
+        try:
+            worker.driver.do_setup(ctx.admin())
+            worker.driver.check_for_setup_error()
+            worker.measure(discover=True)
+        except Exception as error:
+            LOG.warning("The backend %s is still down: %s", worker.host, error, exc_info=not is_ours(error))
+            worker.down(error)
+            return False
+        worker.reason = None
+        return True
+
+    def _tell(self, state: str) -> None:
+        """Let everybody know now, not at the next heartbeat."""
+        worker = self._worker
+        capabilities = worker.stats if state == "up" else None
+        with worker.database.writer() as conn:
+            services.beat(conn, worker.host, capabilities=capabilities, state=state, reason=worker.reason)
+        worker.placement.refresh()
+
+    def insist(self, work: Callable[[], object], what: str) -> bool:
+        """Do what has to be done, again until it succeeds; returns whether it did before the worker was to stop."""
+        worker = self._worker
+        for pause in pauses():
+            try:
+                work()
+                return True
+            except Exception as error:
+                LOG.error("%s failed, it is tried again in %d s: %s", what, pause, error, exc_info=not is_ours(error))
+            if worker.clock.wait(worker.stopping, pause):
+                break
+        return False
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    """Answers one request; what it tells is its server's."""
-
-    server: _Server
-    server_version = "volmgr"
-    sys_version = ""
-    timeout = TIMEOUT_SECONDS
-
-    def do_GET(self) -> None:
-        """Answer."""
-        worker, path = self.server.worker, self.path.split("?", 1)[0]
-        if path == "/metrics":
-            self._answer(200, TEXT, self.server.metrics.text())
-        elif path in ("/healthz", "/readyz"):
-            found = ailments(worker) if path == "/healthz" else obstacles(worker)
-            body = {"status": "failing" if found else "ok", "host": worker.host, "reasons": found}
-            self._answer(503 if found else 200, JSON, json.dumps(body).encode() + b"\n")
-        else:
-            self._answer(404, JSON, b'{"paths": ["/metrics", "/healthz", "/readyz"]}\n')
-
-    def _answer(self, status: int, kind: str, body: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Cache-Control", "no-store")
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Log a request, where somebody wants to see each."""
-        LOG.debug("%s: %s", self.address_string(), format % args)
-
-
-class _Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-
-    def __init__(self, address: tuple[str, int], worker: Worker, metrics: Metrics) -> None:
-        self.worker = worker
-        self.metrics = metrics
-        super().__init__(address, _Handler)
-
-
-def serve(worker: Worker, metrics: Metrics, address: str, port: int) -> _Server:
-    """Start to tell how a worker is; ``shutdown()`` and ``server_close()`` end that.
-
-    :param port: TCP port; 0 takes a free one.
-    :raises InvalidConfiguration: nobody can listen there.
-    """
-    try:
-        server = _Server((address, port), worker, metrics)
-    except OSError as error:
-        raise exception.InvalidConfiguration(
-            reason=f"nobody can listen on {address}:{port}: {error.strerror}",
-            hint="Change port or address in [metrics], or end what listens there",
-        ) from error
-    threading.Thread(target=server.serve_forever, name="volmgr-health", daemon=True).start()
-    LOG.info("Metrics and health on http://%s:%d", *server.server_address[:2])
-    return server
+def is_ours(error: Exception) -> bool:
+    """Return whether an error is typed, so that its message says everything."""
+    return isinstance(error, exception.VolmgrError)

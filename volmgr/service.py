@@ -20,7 +20,7 @@ from typing import Any
 import oslo_messaging
 
 from volmgr import context as ctx
-from volmgr import crypto, exception, health, reporting, systemd, types
+from volmgr import crypto, exception, probes, reporting, systemd, types
 from volmgr.backups.stores import Stores
 from volmgr.db import operations, reservations, schema, services, transfers
 from volmgr.db import types as volume_types
@@ -30,6 +30,7 @@ from volmgr.db.image_cache import CacheSettings
 from volmgr.db.shelves import Shelves
 from volmgr.dispatch import Dispatcher
 from volmgr.exports import Exports
+from volmgr.health import Health, is_ours, pauses
 from volmgr.images.access import Images
 from volmgr.incarnation import Incarnation, command_of
 from volmgr.metrics import Metrics, Unmeasured
@@ -65,7 +66,6 @@ TARGET_OPTIONS = (
 )
 PURGE_INTERVAL = 3600.0
 PURGE_LIMIT = 1000
-SETUP_BACKOFF = (1, 2, 5, 15, 60)
 _ATTACHMENTS = uuid.UUID("5b7a8a52-4f0c-4c43-8a4e-6b1a52a2a7de")
 
 
@@ -100,14 +100,15 @@ class Worker:
         self.target: Target | None = None
         self.reason: str | None = "starting"
         self._threads: list[threading.Thread] = []
-        self._stopping = threading.Event()
+        self.stopping = threading.Event()
         self._server: Any = None
         self._bell: Any = None
-        self._stats: dict[str, Any] = {}
+        self.stats: dict[str, Any] = {}
+        self.health = Health(self)
         self.rebuilt = False
         self.notifications: Notifications | Silence = Silence()
         self.metrics: Metrics | Unmeasured = Unmeasured()
-        self._health: Any = None
+        self._probes: Any = None
 
     def settings_of(self, name: str) -> Any:
         """Return an option of the deployment."""
@@ -140,16 +141,11 @@ class Worker:
         backends = self.conf.enabled_backends or [self.options.config_group]
         self.metrics = Metrics(self)
         port = self.conf.metrics.port + backends.index(self.options.config_group)
-        self._health = health.serve(self, self.metrics, str(self.conf.metrics.address), port)
-
-    @property
-    def stopping(self) -> bool:
-        """Whether the worker takes no more requests."""
-        return self._stopping.is_set()
+        self._probes = probes.serve(self, self.metrics, str(self.conf.metrics.address), port)
 
     def pools(self) -> list[dict[str, Any]]:
         """Return what was last known of the backend's pools."""
-        return list(self._stats.get("pools") or ())
+        return list(self.stats.get("pools") or ())
 
     def assemble(self) -> None:
         """Put together what works on the database with the driver: exports, journal, attachments."""
@@ -281,16 +277,15 @@ class Worker:
                 self.exports.admit_known()
             self.driver.do_setup(ctx.admin())
             self.driver.check_for_setup_error()
-            self._measure(discover=True)
+            self.measure(discover=True)
         except Exception as error:
-            self.reason = str(error)
-            self.placement.measured(self._stats, self.reason)
-            LOG.error("The backend %s is down: %s", self.host, error, exc_info=not _ours(error))
+            self.down(error)
+            LOG.error("The backend %s is down: %s", self.host, error, exc_info=not is_ours(error))
             return
         self.driver.set_initialized()
         self.reason = None
 
-    def _measure(self, *, discover: bool = False) -> None:
+    def measure(self, *, discover: bool = False) -> dict[str, Any]:
         """Ask the backend what it can do and how full it is.
 
         Where its target listens is for hosts that compare their sessions with it.
@@ -299,8 +294,14 @@ class Worker:
         if self.target is not None:
             stats["target_portals"] = [str(portal) for portal in self.target.config.portals]
             stats["target_prefix"] = self.target.config.prefix
-        self._stats = stats
+        self.stats = stats
         self.placement.measured(stats)
+        return stats
+
+    def down(self, error: Exception) -> None:
+        """Keep why the backend is down."""
+        self.reason = str(error)
+        self.placement.measured(self.stats, self.reason)
 
     def start(self, transport: Any) -> None:
         """Serve: requests first, then what an earlier incarnation left."""
@@ -319,7 +320,7 @@ class Worker:
                 rpc_version=RPC_VERSION,
                 state="up" if self.is_working() else "down",
                 reason=self.reason,
-                capabilities=self._stats,
+                capabilities=self.stats,
             )
         self.placement.refresh()
         self.manager = _load_class(self.conf.volume_manager)(worker=self)
@@ -328,28 +329,28 @@ class Worker:
         )
         self._bell = make_bell(transport, topic=self.conf.volume_topic)
         self._server.start(override_pool_size=max(200, self.conf.control_threads * 2))
-        self._spawn(self.init_host_with_rpc, "recovery")
-        self._spawn(self._beat, "beat")
+        self.spawn(self.init_host_with_rpc, "recovery")
+        self.spawn(self._beat, "beat")
         if (interval := systemd.watchdog_interval()) is not None:
-            self._spawn(lambda: self._feed(interval), "watchdog")
+            self.spawn(lambda: self._feed(interval), "watchdog")
         LOG.info("Serving %s (driver %s, target %s)", self.host, self.options.volume_driver, self.options.target_helper)
 
     def init_host_with_rpc(self) -> None:
         """Once the backend is up: run what was begun, rebuild the exports, then pump the journal until the end."""
-        for pause in _forever(SETUP_BACKOFF):
-            if self.is_working() or self.clock.wait(self._stopping, pause):
+        for pause in pauses():
+            if self.is_working() or self.clock.wait(self.stopping, pause):
                 break
             self.init_host()
-        if self._stopping.is_set():
+        if self.stopping.is_set():
             return
         self.dispatcher.paused = False
-        if self._insist(self._take_over, "Taking over what an earlier volmgr-volume had begun"):
-            self._spawn(self.dispatcher.loop, "pump")
+        if self.health.insist(self._take_over, "Taking over what an earlier volmgr-volume had begun"):
+            self.spawn(self.dispatcher.loop, "pump")
             self.dispatcher.ring()
-            if self._insist(self.exports.rebuild, "Making the exports again"):
+            if self.health.insist(self.exports.rebuild, "Making the exports again"):
                 self.rebuilt = True
-                self._spawn(self._reconcile, "audit")
-            self._insist(self._tell_rows, "Asking the driver about its volumes")
+                self.spawn(self._reconcile, "audit")
+            self.health.insist(self._tell_rows, "Asking the driver about its volumes")
 
     def _tell_rows(self) -> None:
         if count := reporting.tell_rows(self.database, self.driver, self.host):
@@ -359,36 +360,29 @@ class Worker:
         if count := self.dispatcher.recover():
             LOG.warning("Took over %d operations that an earlier volmgr-volume had begun", count)
 
-    def _insist(self, work: Callable[[], object], what: str) -> bool:
-        """Do a part of the start, again until it succeeds; returns whether it did before the worker was to stop."""
-        for pause in _forever(SETUP_BACKOFF):
-            try:
-                work()
-                return True
-            except Exception as error:
-                LOG.error("%s failed, it is tried again in %d s: %s", what, pause, error, exc_info=not _ours(error))
-            if self.clock.wait(self._stopping, pause):
-                break
-        return False
-
     def _reconcile(self) -> None:
-        """Audit again and again until the end; what only makes the target follow SQL is mended at once."""
+        """Audit again and again until the end."""
         interval = self.conf.reconcile_interval
-        while interval and not self._stopping.is_set():
-            try:
-                found = self.auditor.run(fix=True, repairs=LEVEL).findings
-                if left := [item for item in found if item.repair not in LEVEL]:
-                    LOG.warning("%d findings wait for: volmgr-manage audit", len(left))
-            except Exception as error:
-                known = _ours(error)
-                LOG.error("The audit of %s failed, it is tried again: %s", self.host, error, exc_info=not known)
-            if self.clock.wait(self._stopping, interval):
+        while interval and not self.stopping.is_set():
+            if self.is_working():
+                self.audit()
+            if self.clock.wait(self.stopping, interval):
                 return
+
+    def audit(self) -> None:
+        """Compare SQL, storage and target; what only makes the target follow SQL is mended at once."""
+        try:
+            found = self.auditor.run(fix=True, repairs=LEVEL).findings
+            if left := [item for item in found if item.repair not in LEVEL]:
+                LOG.warning("%d findings wait for: volmgr-manage audit", len(left))
+        except Exception as error:
+            known = is_ours(error)
+            LOG.error("The audit of %s failed, it is tried again: %s", self.host, error, exc_info=not known)
 
     def _left_over(self) -> list[Process]:
         return [Process(pid, command_of(pid)) for pid in self.incarnation.left_over()]
 
-    def _spawn(self, work: Callable[[], None], name: str) -> None:
+    def spawn(self, work: Callable[[], None], name: str) -> None:
         thread = threading.Thread(target=work, name=f"volmgr-{name}", daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -430,9 +424,9 @@ class Worker:
     def capabilities(self, refresh: bool) -> dict[str, Any]:
         """Return what the backend can do and how full it is."""
         self.ready()
-        if refresh or not self._stats:
-            self._measure(discover=True)
-        return self._stats
+        if refresh or not self.stats:
+            self.measure(discover=True)
+        return self.stats
 
     def explain_placement(self, context: Any, values: dict[str, Any]) -> dict[str, Any]:
         """Return all pools with what speaks for and against each, and the place that a volume would get."""
@@ -461,15 +455,15 @@ class Worker:
     def _beat(self) -> None:
         asked = time.monotonic()
         purged = 0.0
-        while not self._stopping.wait(self.conf.report_interval):
+        while not self.stopping.wait(self.conf.report_interval):
             stats, trouble = None, self.reason
             try:
                 if self.is_working():
                     trouble = self._look_after_target()
                 if self.is_working() and time.monotonic() - asked >= self.conf.backend_stats_polling_interval:
-                    self._measure()
+                    stats, asked = self.health.examine(), time.monotonic()
                     self.replicas.look()
-                    stats, asked = self._stats, time.monotonic()
+                    trouble = self.reason or trouble
                 with self.database.writer() as conn:
                     state = "up" if trouble is None else "down"
                     services.beat(conn, self.host, capabilities=stats, state=state, reason=trouble)
@@ -511,25 +505,28 @@ class Worker:
     def _purge(self) -> None:
         """Forget operations that ended long ago, a thousand in each transaction."""
         before = self.clock.now() - datetime.timedelta(days=self.conf.operation_history_days)
-        while not self._stopping.is_set():
+        while not self.stopping.is_set():
             with self.database.writer() as conn:
                 if operations.purge(conn, before, PURGE_LIMIT) < PURGE_LIMIT:
                     return
 
     def _feed(self, interval: float) -> None:
         """Feed systemd's watchdog while database and threads answer."""
-        while not self._stopping.wait(interval):
-            if wrong := health.ailments(self):
+        while not self.stopping.wait(interval):
+            if wrong := probes.ailments(self):
                 LOG.error("The watchdog is not fed: %s", wrong)
-            else:
+                continue
+            try:
                 systemd.notify(WATCHDOG=1)
+            except OSError as error:
+                LOG.error("The watchdog cannot be fed: %s", error)
 
     def stop(self, timeout: float = 30.0) -> bool:
         """Drain: take no more requests, let what runs end; what does not is taken up by the next start.
 
         :param timeout: seconds. :returns: whether everything had ended.
         """
-        self._stopping.set()
+        self.stopping.set()
         if self._server is not None:
             self._server.stop()
         self.dispatcher.stop()
@@ -539,9 +536,9 @@ class Worker:
         if self.target is not None:
             self.target.stop()
         self.notifications.close()
-        if self._health is not None:
-            self._health.shutdown()
-            self._health.server_close()
+        if self._probes is not None:
+            self._probes.shutdown()
+            self._probes.server_close()
         self.database.close()
         self.incarnation.release()
         return drained
@@ -573,10 +570,6 @@ def _needs_target(driver: type[Any]) -> bool:
     return bool(getattr(driver, "needs_target", True))
 
 
-def _ours(error: Exception) -> bool:
-    return isinstance(error, exception.VolmgrError)
-
-
 def _load_class(path: str) -> Any:
     """Return a class by its dotted path.
 
@@ -587,9 +580,3 @@ def _load_class(path: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise exception.InvalidConfiguration(reason=f"volume_manager {path!r} cannot be loaded: {error}") from error
-
-
-def _forever(pauses: tuple[int, ...]) -> Any:
-    yield from pauses
-    while True:
-        yield pauses[-1]

@@ -42,11 +42,12 @@ def seen(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> Iterator[list[Any]]:
     bench.conf.set_override("reconcile_interval", INTERVAL)
     yield found
     bench.conf.clear_override("reconcile_interval")
-    assert len(audits) > SCHEDULES, "the audits did not run amid the schedules"
+    assert audits, "no audit ran amid a schedule"
 
 
 def harmless(plan: Plan) -> bool:
-    return all(strike.action == "crash" for strike in plan.strikes) and plan.steer != "abandon"
+    crashes = all(strike.action == "crash" for strike in plan.strikes)
+    return crashes and plan.steer != "abandon" and not plan.orphans
 
 
 def plans(count: int) -> Iterator[Plan]:

@@ -32,7 +32,12 @@ def get_transport(conf: cfg.ConfigOpts, url: str | None = None) -> oslo_messagin
     import oslo_messaging
 
     _register(conf)
-    return oslo_messaging.get_rpc_transport(conf, url=url, allowed_remote_exmods=REMOTE_ERRORS)
+    transport = oslo_messaging.get_rpc_transport(conf, url=url, allowed_remote_exmods=REMOTE_ERRORS)
+    if type(transport._driver).__name__ == "RabbitDriver":
+        from volmgr.rpc import rabbit
+
+        rabbit.bound_confirmations(transport._driver)
+    return transport
 
 
 def get_notification_transport(conf: cfg.ConfigOpts) -> oslo_messaging.Transport:

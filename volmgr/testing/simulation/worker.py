@@ -119,7 +119,7 @@ class SimWorker(Worker):
         self.open()
         self.init_host()
         self.manager = VolumeManager(worker=self)
-        self._spawn(self.init_host_with_rpc, "recovery")
+        self.spawn(self.init_host_with_rpc, "recovery")
 
     def _reconcile(self) -> None:
         if self._audits and (thread := self.scheduler.current) is not None:
@@ -129,7 +129,7 @@ class SimWorker(Worker):
     def _left_over(self) -> list[Process]:
         return []
 
-    def _spawn(self, work: Callable[[], None], name: str) -> None:
+    def spawn(self, work: Callable[[], None], name: str) -> None:
         self.scheduler.spawn(self.life, f"{self.life.name}/{name}", work, background=name in BACKGROUND)
 
 
