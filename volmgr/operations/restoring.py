@@ -69,4 +69,4 @@ def fill_step(task: Task, backup_id: str, volume: types.Volume, *, blank: bool) 
         task.driver.restore_backup(task.context, backup, volume, service)
         return {"backup_id": backup_id, "data_at": records.moment(backup.data_at)}
 
-    return Step(FILL, fill, lane=Lane.BULK)
+    return Step("fill", fill, lane=Lane.BULK)

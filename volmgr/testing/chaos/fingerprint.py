@@ -12,7 +12,7 @@ from volmgr.testing.chaos.outside import Outside
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LEFT_OUT = {
     "created_at", "updated_at", "launched_at", "attached_at", "trashed_at", "serial", "project_id", "former",
-    "auth_username", "auth_secret", "id",
+    "auth_username", "auth_secret", "id", "data_at",
 }  # fmt: skip
 MARK_BYTES = 16
 
@@ -67,6 +67,9 @@ def take(outside: Outside, ids: dict[str, str], project: str) -> Fingerprint:
         found[table.name] = shown(outside.rows(table, table.c.project_id == project))
     for table in (models.exports, models.grants):
         found[table.name] = shown(outside.rows(table, table.c.resource_id.in_(own)))
+    backups = outside.rows(models.backups, models.backups.c.project_id == project)
+    found["backups"] = shown(backups)
+    found["archive"] = [[plain(item), outside.archive(item)] for item in sorted(own) if outside.archive(item)]
     found["attachments"] = shown(outside.rows(models.attachments, models.attachments.c.volume_id.in_(own)))
     found["quotas"] = shown(outside.rows(models.quotas, models.quotas.c.project_id == project))
     return found

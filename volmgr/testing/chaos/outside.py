@@ -26,6 +26,8 @@ IDLE_SECONDS = 60.0
 #: how long a target may take to follow what SQL says, once nothing runs any more.
 FOLLOW_SECONDS = 20.0
 PREFIX = "iqn.2010-10.org.openstack:"
+#: the folder of a stage that backups go to.
+ARCHIVE = "archive"
 #: names that let-go objects bear: they are nobody's.
 UNMANAGED = "unmanaged-"
 
@@ -63,6 +65,12 @@ class Outside:
         """Return the folders that have the daemon's objects as files."""
         state = self.daemon.state / "file"
         return [path for path in (self.daemon.folder / "sim", state / "volumes", state / "trash") if path.is_dir()]
+
+    def archive(self, backup_id: str) -> list[str]:
+        """Return the names of a backup's objects in its store; what a broken-off write has left is none."""
+        top = self.daemon.folder / ARCHIVE / backup_id
+        found = (path for path in top.rglob("*") if path.is_file() and not path.name.startswith("."))
+        return sorted(str(path.relative_to(top)) for path in found)
 
     def path_of(self, object_id: str, kind: str = "volume") -> Path:
         """Return the file of an object.

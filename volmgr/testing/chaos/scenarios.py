@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-_ROLE = re.compile(r"@[vscghk]\b")
+_ROLE = re.compile(r"@[vscghkb]\b")
 INITIATOR = "iqn.1993-08.org.debian:01:chaos"
 CONNECTOR = {"initiator": INITIATOR, "ip": "127.0.0.1", "host": "compute"}
 #: a text that a volume's first block gets, so that copies can be told.
@@ -65,6 +65,9 @@ SNAPSHOT = Call("create_snapshot", {"volume_id": "@v", "snapshot_id": "@s"})
 WITH_SNAPSHOT = (*MARKED, SNAPSHOT, Call(MARK, {"volume": "@v", "text": "second"}))
 CONNECTED = Call("initialize_connection", {"volume_id": "@v", "connector": CONNECTOR})
 SHOWN = Call("initialize_connection_snapshot", {"snapshot_id": "@s", "connector": CONNECTOR})
+BACKUP = Call("create_backup", {"backup_id": "@b", "volume_id": "@v"})
+WITH_BACKUP = (*MARKED, BACKUP, Call(MARK, {"volume": "@v", "text": "second"}))
+RESTORE = Call("restore_backup", {"backup_id": "@b", "volume_id": "@v"})
 DELETE = Call("delete_volume", {"volume_id": "@v"})
 REVERT = Call("revert_to_snapshot", {"volume_id": "@v", "snapshot_id": "@s"})
 EXTEND = Call("extend_volume", {"volume_id": "@v", "new_size": 2})
@@ -307,6 +310,35 @@ SCENARIOS: tuple[Scenario, ...] = (
         (*MARKED, Call(RENAME, {"name": "volume-@v", "to": "_trash-@v"})),
         Call(MEND),
     ),
+    Scenario(
+        "backup",
+        "create_backup",
+        MARKED,
+        BACKUP,
+        inside=(("backup_volume", "building"),),
+        lean=True,
+    ),
+    Scenario("backup-fails", "create_backup", MARKED, BACKUP, faults=(_fails("backup_volume", "@b"),), lean=True),
+    Scenario(
+        "restore",
+        "restore_backup",
+        WITH_BACKUP,
+        RESTORE,
+        inside=(("restore_backup", "building"),),
+        lean=True,
+    ),
+    Scenario(
+        "restore-fails", "restore_backup", WITH_BACKUP, RESTORE, faults=(_fails("restore_backup", "@v"),), lean=True
+    ),
+    Scenario(
+        "create-from-backup",
+        "create_volume",
+        WITH_BACKUP,
+        _create("@c", backup_id="@b"),
+        inside=(("restore_backup", "building"),),
+        lean=True,
+    ),
+    Scenario("delete-backup", "delete_backup", WITH_BACKUP, Call("delete_backup", {"backup_id": "@b"}), lean=True),
     Scenario("connect", "connect", MARKED, CONNECTED),
     Scenario("disconnect", "disconnect", (*MARKED, CONNECTED), Call("terminate_connection", CONNECTED.arguments)),
     Scenario(

@@ -13,7 +13,7 @@ from typing import Any
 
 from volmgr import exception, killpoints
 from volmgr.context import RequestContext
-from volmgr.testing.chaos.outside import Outside
+from volmgr.testing.chaos.outside import ARCHIVE, Outside
 from volmgr.testing.daemon import Client, Daemon
 
 KILL_SECONDS = 30.0
@@ -57,10 +57,11 @@ class Stage:
             killpoints.RECORD_ENVIRONMENT: str(self._record),
         }
         more = {"database": {"connection": database}} if database else {}
+        (folder / ARCHIVE).mkdir(exist_ok=True)
         self.daemon = Daemon(
             folder,
             backend={**backend, **options},
-            options={"report_interval": 1, **(default or {})},
+            options={"report_interval": 1, "backup_store": str(folder / ARCHIVE), **(default or {})},
             sections={**more, **(sections or {})},
             environment={**aims, **(environment or {})},
         )

@@ -28,7 +28,7 @@ from volmgr.testing.chaos.stage import Stage, counted, must
 from volmgr.types import GiB
 
 LOG = logging.getLogger(__name__)
-ROLES = ("@v", "@s", "@c", "@g", "@h", "@k")
+ROLES = ("@v", "@s", "@c", "@g", "@h", "@k", "@b")
 TAKEN = "-/taken"
 #: points that are the same code whatever the verb's story: they are struck in the first story of each verb.
 ADMISSION = ("received", "admitted")
