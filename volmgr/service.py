@@ -258,6 +258,8 @@ class Worker:
                 "volumes": conf.quota.volumes,
                 "snapshots": conf.quota.snapshots,
                 "gigabytes": conf.quota.gigabytes,
+                "backups": conf.quota.backups,
+                "backup_gigabytes": conf.quota.backup_gigabytes,
             },
             trash_retention=options.trash_retention,
             target_prefix=self._target_prefix(self.target.protocol if self.target is not None else ""),

@@ -13,6 +13,14 @@ OPTIONS: list[cfg.Opt] = [
     cfg.IntOpt(
         "gigabytes", default=-1, min=-1, help="GiB that a project's volumes and snapshots may have; -1 for any number."
     ),
+    cfg.IntOpt("backups", default=-1, min=-1, help="Backups that a project may have; -1 for any number."),
+    cfg.IntOpt(
+        "backup_gigabytes",
+        default=-1,
+        min=-1,
+        help="GiB that the volumes of a project's backups may have, each counted as often as it has backups; -1 for "
+        "any number.",
+    ),
 ]
 
 

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from volmgr import states
+from volmgr import exception, states
 from volmgr.db import models, settling
 
 _T = models.backups
@@ -54,6 +55,34 @@ def maker(conn: Connection, backup_id: str) -> dict[str, Any]:
         journal.c.state.in_(states.UNFINISHED),
     )
     return dict(conn.execute(query).scalar() or {})
+
+
+def check_quota(conn: Connection, project_id: str | None, limits: Mapping[str, int]) -> None:
+    """Return if a project may have the backups whose rows it has by now.
+
+    They are counted and not kept as a number, so nothing can drift. Admissions of one project wait for each other at
+    the row of its usage, which is there since its first volume.
+
+    :param limits: ``backups`` and ``backup_gigabytes``; -1, or a name that is missing, is no limit.
+    :raises QuotaExceeded: they are more than that.
+    """
+    if all(limits.get(name, -1) < 0 for name in ("backups", "backup_gigabytes")):
+        return
+    usage = models.quotas
+    conn.execute(sa.select(usage.c.volumes).where(usage.c.project_id == (project_id or "")).with_for_update()).all()
+    counts = sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(_T.c.size), 0)).where(
+        _T.c.project_id == project_id if project_id is not None else _T.c.project_id.is_(None)
+    )
+    for name, used in zip(("backups", "backup_gigabytes"), conn.execute(counts).one(), strict=True):
+        limit = limits.get(name, -1)
+        if 0 <= limit < used:
+            raise exception.QuotaExceeded(
+                f"The quota for {name} is exceeded: with this one it would be {used}, {limit} are allowed",
+                hint=f"Delete backups, or raise {name} in [quota]",
+                quota=name,
+                limit=limit,
+                project_id=project_id,
+            )
 
 
 class Unsettled(NamedTuple):

@@ -97,6 +97,7 @@ class CreateBackup(Operation[CreateArgs]):
             display_name=a.name,
             display_description=a.description,
         )
+        backups.check_quota(tx.conn, volume.project_id, tx.settings.quota)
 
     def claimed(self, tx: Admitting) -> None:
         a = self.a

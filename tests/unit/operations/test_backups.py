@@ -357,6 +357,23 @@ def test_requests_that_make_no_sense_change_nothing(scene: Scene) -> None:
     assert scene.rig.rows(models.backups) == before
 
 
+def test_a_project_has_as_many_backups_as_its_quota_allows(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, quota={"volumes": -1, "snapshots": -1, "gigabytes": -1, "backups": 2, "backup_gigabytes": 5})
+    small, large = new_id(), new_id()
+    rig.do(volumes.CreateVolume, volume_id=small, size=1)
+    rig.do(volumes.CreateVolume, volume_id=large, size=5)
+    rig.do(backups.CreateBackup, backup_id=new_id(), volume_id=small)
+    with pytest.raises(exception.QuotaExceeded, match="backup_gigabytes"):
+        rig.submit(backups.CreateBackup, backup_id=new_id(), volume_id=large)
+    rig.do(backups.CreateBackup, backup_id=new_id(), volume_id=small)
+    with pytest.raises(exception.QuotaExceeded, match="for backups"):
+        rig.submit(backups.CreateBackup, backup_id=new_id(), volume_id=small)
+    rig.do(backups.DeleteBackup, backup_id=rig.rows(models.backups)[0]["id"])
+    rig.do(backups.CreateBackup, backup_id=new_id(), volume_id=small)
+    assert violations(rig.database, rig.driver) == []
+    rig.close()
+
+
 def test_another_store_in_the_place_of_a_backups_own_is_noticed(scene: Scene) -> None:
     backup_id = scene.backup()
     other = MemoryStore()
