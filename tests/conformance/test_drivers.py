@@ -5,6 +5,7 @@ from volmgr.testing.conformance import suite
 
 pytest_plugins = ["volmgr.testing.conformance.plugin"]
 
+TestBackups = suite.TestBackups
 TestClones = suite.TestClones
 TestContract = suite.TestContract
 TestExtending = suite.TestExtending

@@ -18,11 +18,14 @@ import pytest
 from os_brick.initiator import storpool_utils
 
 from volmgr import exception
+from volmgr.backups.copying import BackupService
+from volmgr.backups.format import Manifest
 from volmgr.connector import HostConnector
 from volmgr.drivers import storpool_config
 from volmgr.drivers.storpool import StorPoolDriver
+from volmgr.testing.backups import MemoryStore
 from volmgr.testing.storpool.process import StorPoolServer
-from volmgr.types import GiB, MiB, Snapshot, Volume, VolumeType
+from volmgr.types import Backup, GiB, MiB, Snapshot, Volume, VolumeType
 
 CONF = Path("/etc/storpool.conf")
 DATA, LATER = b"attached and written", b"written a good while later"
@@ -295,6 +298,20 @@ def test_a_backup_that_was_broken_off_is_made_anew(driver: StorPoolDriver, host:
     driver.delete_volume(volume)
     with pytest.raises(exception.VolumeNotFound):
         driver.backup_volume(None, backup, backups)
+
+
+def test_a_backup_of_a_snapshot_is_restored_over_another_volume(driver: StorPoolDriver, host: Host) -> None:
+    store, volume, target = MemoryStore(), created(driver), created(driver)
+    host.write(volume, DATA, 5 * MiB)
+    source = snapped(driver, volume)
+    backup = Backup(str(uuid.uuid4()), volume.id, volume.size, "memory", source=source)
+    draft = Manifest(backup.id, {}, volume.size_bytes, (backup.id,), (None,))
+    driver.backup_volume(None, backup, BackupService(store, draft))
+    for offset in (0, 5 * MiB, GiB - len(LATER)):
+        host.write(target, LATER, offset)
+    driver.restore_backup(None, backup, target, BackupService(store, size_bytes=target.size_bytes))
+    assert host.read(target, len(DATA), 5 * MiB) == DATA
+    assert host.read(target, len(LATER)) == host.read(target, len(LATER), GiB - len(LATER)) == bytes(len(LATER))
 
 
 def test_os_brick_reads_the_same_configuration(server: StorPoolServer) -> None:

@@ -86,6 +86,7 @@ def _cancel(_fraction: float) -> None:
 
 
 if FULL:
+    TestBackups = suite.TestBackups
     TestClones = suite.TestClones
     TestContract = suite.TestContract
     TestExtending = suite.TestExtending

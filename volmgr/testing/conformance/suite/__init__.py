@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tests of the conformance suite, to be imported into a test module or collected with ``--pyargs``."""
 
+from volmgr.testing.conformance.suite.test_backups import TestBackups
 from volmgr.testing.conformance.suite.test_contract import TestContract
 from volmgr.testing.conformance.suite.test_copies import TestClones, TestReverts, TestSnapshots
 from volmgr.testing.conformance.suite.test_groups import TestGroups
@@ -11,6 +12,7 @@ from volmgr.testing.conformance.suite.test_upkeep import TestObserving, TestTras
 from volmgr.testing.conformance.suite.test_volumes import TestExtending, TestVolumes
 
 __all__ = [
+    "TestBackups",
     "TestClones",
     "TestContract",
     "TestExtending",
