@@ -112,6 +112,7 @@ def test_every_mistake_is_told_at_once(load: Load) -> None:
             "[DEFAULT]\nenabled_backends = a\nmax_volume_size = 0\ncontrol_threads = many\nservice_down_time = 5\n"
             "state_path = relative\n[a]\naoe_first_shelf_id = 7\naoe_last_shelf_id = 5\nlvm_mirrors = 99\n"
             "volume_clear = shred\n[database]\nbusy_timeout = long\n[quota]\nvolumes = -2\n"
+            "[DEFAULT]\nbackup_store = ftp://host/x\n[backup]\nstores = far:s3://bucket/x,near:relative/folder\n"
         )
     for name in (
         "[DEFAULT] max_volume_size",
@@ -123,6 +124,8 @@ def test_every_mistake_is_told_at_once(load: Load) -> None:
         "[a] volume_clear",
         "[database] busy_timeout",
         "[quota] volumes",
+        "[DEFAULT] backup_store: 'ftp://host/x'",
+        "[backup] stores: near: 'relative/folder'",
     ):
         assert name in caught.value.message
     assert "volmgr.conf" in caught.value.hint

@@ -74,6 +74,7 @@ class Writer:
                 chunk_bytes=parent.chunk_bytes,
                 segment_chunks=parent.segment_chunks,
             )
+        draft = dataclasses.replace(draft, segments=(None,) * -(-draft.chunks // draft.segment_chunks))
         self.store = store
         self.draft = draft
         self.parent = parent

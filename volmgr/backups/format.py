@@ -59,7 +59,7 @@ class Manifest:
     volume: Mapping[str, Any]
     size_bytes: int
     holders: tuple[str, ...]
-    segments: tuple[str | None, ...]
+    segments: tuple[str | None, ...] = ()
     parent_id: str | None = None
     snapshot_id: str | None = None
     chunk_bytes: int = CHUNK

@@ -63,17 +63,12 @@ class S3Store(BackupStore):
 
     @classmethod
     def from_url(cls, parts: SplitResult, options: Mapping[str, str | None]) -> S3Store:
-        """Return the store of a URL, see :func:`volmgr.backups.store.open_store`.
-
-        :raises InvalidConfiguration: it names no bucket.
-        """
+        """Return the store of a URL, see :func:`volmgr.backups.store.open_store`."""
         words = [word for word in parts.path.split("/") if word]
         if parts.scheme == "s3":
             endpoint, bucket, rest = AMAZON, parts.netloc, words
-        elif words:
-            endpoint, bucket, rest = parts.netloc, words[0], words[1:]
         else:
-            raise exception.InvalidConfiguration(reason=f"{parts.geturl()!r} names no bucket")
+            endpoint, bucket, rest = parts.netloc, words[0], words[1:]
         environment = os.environ
         return cls(
             endpoint,

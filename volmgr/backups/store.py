@@ -13,11 +13,12 @@ import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from volmgr import exception
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*\Z")
+_FOLDERS, _BUCKETS = ("", "file"), ("s3", "s3+https", "s3+http")
 #: says which store this is, so that an empty folder in its place is not taken for it.
 IDENTITY = "store.json"
 
@@ -95,15 +96,26 @@ def open_store(url: str, options: Mapping[str, str | None] | None = None) -> Bac
     :param options: ``access_key``, ``secret_key`` and ``region``, for S3; without keys those of the environment.
     :raises InvalidConfiguration: nothing can be opened by that URL.
     """
-    parts = urlsplit(url)
-    if parts.scheme in ("", "file") and parts.path.startswith("/") and not parts.netloc:
+    parts = parse_url(url)
+    if parts.scheme in _FOLDERS:
         from volmgr.backups.directory import DirectoryStore
 
         return DirectoryStore(parts.path)
-    if parts.scheme in ("s3", "s3+https", "s3+http") and parts.netloc:
-        from volmgr.backups.s3 import S3Store
+    from volmgr.backups.s3 import S3Store
 
-        return S3Store.from_url(parts, options or {})
+    return S3Store.from_url(parts, options or {})
+
+
+def parse_url(url: str) -> SplitResult:
+    """Return the parts of a store's URL; nothing is opened.
+
+    :raises InvalidConfiguration: no store has such a URL.
+    """
+    parts = urlsplit(url)
+    if parts.scheme in _FOLDERS and parts.path.startswith("/") and not parts.netloc:
+        return parts
+    if parts.scheme in _BUCKETS and parts.netloc and (parts.scheme == "s3" or parts.path.strip("/")):
+        return parts
     raise exception.InvalidConfiguration(
         reason=f"{url!r} is not the URL of a backup store",
         hint="Use file:///FOLDER, s3://BUCKET/PREFIX or s3+https://HOST/BUCKET/PREFIX",

@@ -143,9 +143,26 @@ def _bad_expressions(backend: BackendConfiguration) -> list[str]:
     return problems
 
 
+def _bad_stores(conf: Configuration) -> list[str]:
+    from volmgr.backups.store import parse_url
+
+    problems = []
+    try:
+        urls = {"[DEFAULT] backup_store": conf.backup_store} if conf.backup_store else {}
+        urls |= {f"[backup] stores: {name}": url for name, url in conf.backup.stores.items()}
+    except (cfg.Error, ValueError):
+        return []  # it is reported already
+    for place, url in urls.items():
+        try:
+            parse_url(url)
+        except exception.InvalidConfiguration as error:
+            problems.append(f"{place}: {error.details['reason']}")
+    return problems
+
+
 def _contradictions(conf: Configuration) -> list[str]:
     """Return what is wrong between options that are right by themselves."""
-    problems: list[str] = []
+    problems = _bad_stores(conf)
 
     def check(wrong: Any, problem: str) -> None:
         try:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from volmgr import exception, types, validate
 from volmgr.backups import copying
 from volmgr.backups.copying import BackupService
-from volmgr.backups.format import CHUNK, SEGMENT, Manifest
+from volmgr.backups.format import Manifest
 from volmgr.backups.stores import DEFAULT
 from volmgr.db import attachments, backups, exports, records
 from volmgr.db.admission import Admitting, Blocked
@@ -218,7 +218,7 @@ class CreateBackup(Operation[CreateArgs]):
 
     def _draft(self, task: Task, source: types.Snapshot, moment: str | None) -> Manifest:
         volume = task.volume(self.a.volume_id)
-        backup_id, size_bytes = self.a.backup_id, source.size_bytes
+        backup_id = self.a.backup_id
         return Manifest(
             id=backup_id,
             volume={
@@ -233,9 +233,8 @@ class CreateBackup(Operation[CreateArgs]):
                 "availability_zone": volume.availability_zone,
                 "metadata": dict(volume.metadata),
             },
-            size_bytes=size_bytes,
+            size_bytes=source.size_bytes,
             holders=(backup_id,),
-            segments=(None,) * -(-size_bytes // (CHUNK * SEGMENT)),
             snapshot_id=self.a.snapshot_id,
             data_at=moment,
             about={"name": self.a.name, "description": self.a.description, "project_id": task.operation.project_id},

@@ -305,7 +305,7 @@ def test_a_backup_of_a_snapshot_is_restored_over_another_volume(driver: StorPool
     host.write(volume, DATA, 5 * MiB)
     source = snapped(driver, volume)
     backup = Backup(str(uuid.uuid4()), volume.id, volume.size, "memory", source=source)
-    draft = Manifest(backup.id, {}, volume.size_bytes, (backup.id,), (None,))
+    draft = Manifest(backup.id, {}, volume.size_bytes, (backup.id,))
     driver.backup_volume(None, backup, BackupService(store, draft))
     for offset in (0, 5 * MiB, GiB - len(LATER)):
         host.write(target, LATER, offset)

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from volmgr import exception
+from volmgr import conf, exception
 from volmgr.backups.directory import DirectoryStore
+from volmgr.backups.s3 import S3Store
 from volmgr.backups.store import IDENTITY, BackupStore, Stored, open_store
+from volmgr.backups.stores import Stores
 from volmgr.testing.servers.s3 import S3Server
 
 
@@ -118,3 +120,21 @@ def test_a_service_that_refuses_or_is_away_is_a_typed_error(s3: S3Server) -> Non
 def test_what_is_no_url_of_a_store_is_refused(url: str) -> None:
     with pytest.raises(exception.InvalidConfiguration):
         open_store(url)
+
+
+def test_stores_have_names(tmp_path: Path) -> None:
+    file = tmp_path / "volmgr.conf"
+    file.write_text(
+        f"[DEFAULT]\nstate_path = {tmp_path}\nbackup_store = {tmp_path}\n"
+        f"[backup]\nstores = far:s3+https://host/bucket/x,near:file://{tmp_path}\ncompression_level = 7\n"
+        "s3_access_key = a\ns3_secret_key = b\n"
+    )
+    stores = Stores.from_conf(conf.load(["--config-file", str(file)]))
+    assert (stores.names(), stores.level) == (["default", "far", "near"], 7)
+    stores.get("near").put("a/1", b"one")
+    assert stores.get("default").get("a/1") == b"one"
+    assert stores.get("near") is stores.get("near")
+    far = stores.get("far")
+    assert isinstance(far, S3Store) and (far.bucket, far.prefix) == ("bucket", "x/")
+    with pytest.raises(exception.Invalid, match="known is default, far, near"):
+        stores.get("other")

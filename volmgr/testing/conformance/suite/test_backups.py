@@ -10,7 +10,7 @@ import pytest
 
 from volmgr import exception
 from volmgr.backups.copying import BackupService
-from volmgr.backups.format import CHUNK, SEGMENT, Manifest
+from volmgr.backups.format import CHUNK, Manifest
 from volmgr.testing.backups import MemoryStore
 from volmgr.testing.conformance.bench import Bench
 from volmgr.testing.conformance.suite.test_volumes import DATA
@@ -22,8 +22,7 @@ OLD = b"of a tenant before"
 def back_up(bench: Bench, store: MemoryStore, source: Snapshot, parent: Manifest | None = None) -> Manifest:
     """Let the driver back a snapshot up."""
     backup = Backup(str(uuid.uuid4()), source.volume_id, source.size, "memory", source=source)
-    segments = (None,) * -(-source.size_bytes // (CHUNK * SEGMENT))
-    draft = Manifest(backup.id, {}, source.size_bytes, (backup.id,), segments)
+    draft = Manifest(backup.id, {}, source.size_bytes, (backup.id,))
     service = BackupService(store, draft, parent)
     bench.driver.backup_volume(None, backup, service)
     assert service.manifest is not None
