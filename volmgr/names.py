@@ -24,6 +24,8 @@ _REPLICA_STATE_RE = re.compile(r"\A[a-z]+(-[a-z]+)?\Z")
 _HOST_RE = re.compile(r"\A[A-Za-z0-9_.:-]+(@[A-Za-z0-9_.-]+)?(#[A-Za-z0-9_.+-]+)?\Z")
 
 KINDS = ("volume", "snapshot")
+#: LVM must never look at these devices: while one is suspended it would wait for it.
+GATE_PREFIX = "volmgr-gate-"
 _STORPOOL_KINDS = {"volume": "", "snapshot": "snap", "clone": "clone", "image": "image", "backup": "backup"}
 LV_TAG_PREFIX = "volmgr."
 READ_ONLY_SUFFIX = ".ro"
@@ -81,6 +83,18 @@ def parse_building_name(name: str) -> str | None:
     """Return the object id in a building name, or None for a name that is not ours."""
     match = _BUILDING_RE.match(name)
     return match[1] if match else None
+
+
+def gate_name(group: str, object_id: str) -> str:
+    """Return the device-mapper name of the layer over a logical volume at which its initiators can be made wait."""
+    if not is_uuid(object_id):
+        raise ValueError(f"no gate name for {object_id!r}")
+    return f"{gate_prefix(group)}{object_id}"
+
+
+def gate_prefix(group: str) -> str:
+    """Return what the names of all gates over the volumes of an LVM group begin with."""
+    return f"{GATE_PREFIX}{group}-"
 
 
 def unmanaged_name(kind: str, object_id: str) -> str:

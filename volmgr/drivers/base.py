@@ -62,6 +62,11 @@ class BaseVD(Interface, interface=True):
     reverts_in_place: bool = False
 
     @property
+    def exports_members_apart(self) -> bool:
+        """Whether a member of a group is exported in another way, so that nobody may be connected when it joins."""
+        return False
+
+    @property
     def lacks(self) -> Mapping[str, str]:
         """Verbs that drivers of this class can do and this backend cannot, as it is set up, each with what could."""
         return {}

@@ -16,6 +16,7 @@ from typing import Any
 
 from volmgr import exception, names
 from volmgr.concurrency import offload
+from volmgr.drivers import making
 from volmgr.drivers import progress as reports
 from volmgr.drivers.exporting import TargetVD
 from volmgr.drivers.folder import Folder
@@ -139,6 +140,8 @@ class FileGroups(ConsistencyGroupVD, SnapshotVD, TrashVD, TargetVD, abstract=Tru
         present = [item for item in resources if folder.size(item.name) is not None]
         if not present:
             return False
+        for item in present:
+            making.expect(item.name, folder.mark_of(item.name), making.mark())
         for item in resources:
             size = folder.size(item.name)
             if size is None:
@@ -159,6 +162,7 @@ class FileGroups(ConsistencyGroupVD, SnapshotVD, TrashVD, TargetVD, abstract=Tru
         for resource, _source in pairs:
             building = names.building_name(resource.name_id)
             offload(folder.resize, building, resource.size_bytes)
+            folder.mark(building, making.mark())
             offload(folder.flush, building)
 
     @contextlib.contextmanager

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from volmgr import exception, names
 from volmgr.drivers.interfaces.upkeep import Progress
 from volmgr.drivers.lvm_build import between_id
+from volmgr.drivers.lvm_groups import LVMGroups
 from volmgr.drivers.lvm_manage import LVMManaging
 from volmgr.drivers.lvm_move import LVMMoving
 from volmgr.drivers.lvm_revert import LVMReverting
@@ -29,7 +30,7 @@ _SUSPENDED = {LvState.SUSPENDED, LvState.INVALID_SUSPENDED_SNAPSHOT, LvState.MER
 
 
 
-class LVMVolumeDriver(LVMMoving, LVMReverting, LVMManaging):
+class LVMVolumeDriver(LVMGroups, LVMMoving, LVMReverting, LVMManaging):
     """Logical volumes ``volume-<id>`` and ``_snapshot-<id>``.
 
     :param vg_obj: a :class:`volmgr.tools.lvm.VolumeGroup` to use in place of the one that the options name.
@@ -78,6 +79,7 @@ class LVMVolumeDriver(LVMMoving, LVMReverting, LVMManaging):
                     "thick_provisioning_support": not self.thin,
                     "location_info": str(self.place),
                     "multiattach": True,
+                    "consistencygroup_support": self.thin,
                     "filter_function": self.get_filter_function(),
                     "goodness_function": self.get_goodness_function(),
                     **configuration.extra_capabilities,
@@ -136,7 +138,7 @@ class LVMVolumeDriver(LVMMoving, LVMReverting, LVMManaging):
         )
 
     def discard(self, name: str, progress: Progress) -> None:
-        own_name(name)
+        self.gates.remove(own_name(name).object_id)
         if self._has_node(name) and lvm_dm.open_count(self.vg.path(name)) and not lvm_dm.closes(self.vg.path(name)):
             raise exception.Busy(
                 f"{self.vg.name}/{name} is in use", hint="See who has it open: dmsetup ls --tree", name=name

@@ -23,6 +23,7 @@ from volmgr.drivers.lvm_pool import ThinPool
 from volmgr.tools import ioprio, lvm_dm
 from volmgr.tools import lvm_errors as lvm
 from volmgr.tools.lvm import VolumeGroup
+from volmgr.tools.lvm_gate import Gates
 from volmgr.tools.lvm_report import LogicalVolume, Report
 from volmgr.types import MiB, Snapshot, Volume
 
@@ -60,6 +61,7 @@ class LVMSetup(TargetVD, VolumeDriver, abstract=True):
             lock_fd=lock_fd,
         )
         self.pool = f"{self.vg.name}-pool"
+        self.gates = Gates(self.vg.name, float(configuration.safe_get("command_timeout") or 60))
         self._thin_pool = ThinPool(self.vg, self.pool, configuration)
         self.mirrors = int(configuration.lvm_mirrors)
         self._choose(configuration.lvm_type == "thin")
@@ -87,6 +89,10 @@ class LVMSetup(TargetVD, VolumeDriver, abstract=True):
         :raises BackendDown: the group is not there.
         """
         self._check_options()
+        # First of all, and without LVM, which would wait for them: gates that a death has left suspended.
+        if left := self.gates.resume_left():
+            LOG.warning("%d gates were left suspended and go on: %s", len(left), ", ".join(left))
+        self.vg.avoid_gates()
         found = self._look()
         self._check_group(found)
         wanted = self.configuration.lvm_type
@@ -187,11 +193,11 @@ class LVMSetup(TargetVD, VolumeDriver, abstract=True):
         return bool(lvm_dm.open_count(path)) and not lvm_dm.closes(path)
 
     def _refuse_open(self, resource: Volume | Snapshot) -> None:
-        """Refuse what is in use: a rename would succeed all the same.
+        """Refuse what is in use: a rename would succeed all the same. A gate that nobody uses goes.
 
         :raises VolumeIsBusy: or SnapshotIsBusy; something has the node open, a layer above it included.
         """
-        if self._is_open(resource.name):
+        if not self.gates.remove(resource.name_id) or self._is_open(resource.name):
             raise busy(resource)
 
     # --- freeing ------------------------------------------------------------------------------------------------
@@ -199,6 +205,8 @@ class LVMSetup(TargetVD, VolumeDriver, abstract=True):
     def _delete(self, resource: Volume | Snapshot) -> None:
         """Free an object and what a create has left of it; the bytes of one that has its own name are whole."""
         building = names.building_name(resource.name_id)
+        if not self.gates.remove(resource.name_id):
+            raise busy(resource)
         found = self._look()
         try:
             if building in found.volumes:

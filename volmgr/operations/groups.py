@@ -178,7 +178,13 @@ class UpdateGroup(Operation[UpdateArgs]):
             *(Claim("volume", item, "leave-group", exclusive=False) for item in self._removed),
         )
 
+    def prepare(
+        self, backend: Backend, context: RequestContext, volume: Callable[[str], types.Volume]
+    ) -> bool:
+        return bool(backend.driver.exports_members_apart)
+
     def admit(self, tx: Admitting) -> None:
+        tx.data["apart"] = tx.prepared
         if both := set(self._added) & set(self._removed):
             raise exception.Invalid(f"{min(both)} is to be added and to be removed", field="remove_volumes")
 
@@ -191,6 +197,14 @@ class UpdateGroup(Operation[UpdateArgs]):
                 raise exception.Invalid(
                     f"The volume {volume_id} is in the group {volume.group_id} already", field="add_volumes"
                 )
+            if tx.data.get("apart") and exports.granted(tx.conn, volume_id):
+                raise exception.Conflict(
+                    f"The volume {volume_id} is connected, and this backend exports members of groups in another way",
+                    hint=f"Disconnect it while it joins: volmgr attachment list --volume {volume_id}",
+                    resource="volume", id=volume_id,
+                )
+        if tx.data.get("apart") and self._added:
+            tx.data["exported"] = exports.exported(tx.conn, self._added)
         for volume_id in self._removed:
             if tx.volume(volume_id).group_id != group.id:
                 raise exception.Invalid(f"The volume {volume_id} is not in the group", field="remove_volumes")
@@ -206,7 +220,9 @@ class UpdateGroup(Operation[UpdateArgs]):
             whole, *told = task.driver.update_consistencygroup(task.context, group, added, removed)
             return members.judge(task, [*self._added, *self._removed], whole, *told)
 
-        return (Step("update", update),)
+        # It is exported again, as a member, when somebody connects.
+        steps = [unexport_step(task, "volume", item) for item in task.data.get("exported") or ()]
+        return (*steps, Step("update", update))
 
     def commit(self, task: Task, tx: Closing) -> Any:
         told = task.results.get("update") or {}

@@ -16,14 +16,13 @@ from collections.abc import Callable, Sequence
 
 from volmgr import exception
 from volmgr.tools import lvm_errors as errors
-from volmgr.tools import lvm_report, process
+from volmgr.tools import lvm_gate, lvm_report, process
 from volmgr.tools.lvm_report import Report
 
 LOG = logging.getLogger(__name__)
 
 #: lvm(8), "VALID NAMES".
 _NAME = re.compile(r"\A[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,126}\Z")
-#: All settings in one string: LVM takes ``--config`` only once in a command.
 _CONFIG = "activation/retry_deactivation=1"
 _RETRY_PAUSE = 0.5
 #: Seconds for a command that waits for the kernel, whose work is watched.
@@ -55,6 +54,8 @@ class VolumeGroup:
         self._timeout = timeout
         self._tries = max(1, tries)
         self._lock_fd = lock_fd
+        #: All settings in one string: LVM takes ``--config`` only once in a command.
+        self._config = f"{_CONFIG} {lvm_gate.filter_setting('')}"
 
     def sibling(self, name: str) -> VolumeGroup:
         """Return the commands on another group, with the same settings."""
@@ -66,6 +67,14 @@ class VolumeGroup:
         """Return the path of a logical volume's node; it is there while the volume is active."""
         return f"/dev/{self.name}/{volume}"
 
+    def avoid_gates(self) -> None:
+        """Learn what LVM may look at, so that gates are left out and nothing else changes; one process."""
+        name = "devices/global_filter"
+        done = process.run(["lvmconfig", name], timeout=self._timeout, env=self._environment, stdin=self._lock_fd)
+        # It fails where nothing is configured.
+        configured = done.stdout if done.status == 0 else ""
+        self._config = f"{_CONFIG} {lvm_gate.filter_setting(configured)}"
+
     # --- looking ------------------------------------------------------------------------------------------------
 
     def report(self) -> Report:
@@ -74,7 +83,7 @@ class VolumeGroup:
         :raises GroupMissing: there is no such group.
         """
         command = lvm_report.arguments(self.name)
-        found = lvm_report.parse(self._run([*command[:2], "--config", _CONFIG, *command[2:]], again=True).stdout)
+        found = lvm_report.parse(self._run([*command[:2], "--config", self._config, *command[2:]], again=True).stdout)
         if found is None:
             raise errors.GroupMissing(command="lvm fullreport", group=self.name)
         return found
@@ -85,10 +94,19 @@ class VolumeGroup:
         :raises LvNotFound: it is not there.
         """
         words = ("-a", "--reportformat", "json", "-o", "lv_name,seg_pe_ranges")
-        ranges = lvm_report.parse_extents(self._run(["lvs", "--config", _CONFIG, *words, self.name], again=True).stdout)
+        done = self._run(["lvs", "--config", self._config, *words, self.name], again=True)
+        ranges = lvm_report.parse_extents(done.stdout)
         if volume not in ranges:
             raise errors.LvNotFound(command="lvs", group=self.name, reason=f"{volume} is not there")
         return lvm_report.physical_extents(ranges, volume)
+
+    def transaction_id(self, pool: str) -> int:
+        """Return how many changes of a thin pool LVM has counted.
+
+        :raises LvNotFound: it is not there.
+        """
+        words = ("--noheadings", "-o", "transaction_id", f"{self.name}/{_checked(pool)}")
+        return int(self._run(["lvs", "--config", self._config, *words], again=True).stdout.strip() or 0)
 
     # --- making -------------------------------------------------------------------------------------------------
 
@@ -206,7 +224,7 @@ class VolumeGroup:
         :raises SnapshotOverflowed: there is nothing left to merge. :raises LvNotFound: there is no such snapshot.
         """
         name = f"{self.name}/{_checked(snapshot)}"
-        self._long("lvconvert", "--yes", "--config", _CONFIG, "--interval", "1", "--merge", name, watch=watch)
+        self._long("lvconvert", "--yes", "--config", self._config, "--interval", "1", "--merge", name, watch=watch)
 
     def finish_merge(self, origin: str, watch: Callable[[], None], *, thin: bool = False) -> None:
         """Wait for a merge into ``origin`` that was broken off, and remove the snapshot.
@@ -214,7 +232,7 @@ class VolumeGroup:
         :param watch: as for :meth:`merge`.
         """
         what = ("--polloperation", "merge_thin" if thin else "merge", "--interval", "1")
-        self._long("lvm", "lvpoll", "--config", _CONFIG, *what, f"{self.name}/{_checked(origin)}", watch=watch)
+        self._long("lvm", "lvpoll", "--config", self._config, *what, f"{self.name}/{_checked(origin)}", watch=watch)
 
     def keep_active(self, volume: str) -> None:
         """Let a volume that is marked to be skipped be activated with all others."""
@@ -244,7 +262,7 @@ class VolumeGroup:
         self._run(list(argv), again=False, timeout=_LONG, watch=watch)
 
     def _change(self, command: str, *words: str, again: bool = True) -> None:
-        self._run([command, "--yes", "--config", _CONFIG, *words], again=again)
+        self._run([command, "--yes", "--config", self._config, *words], again=again)
 
     def _run(
         self,

@@ -66,11 +66,19 @@ class LvmThick(DriverFactory):
         return device
 
     def end(self, driver: Any, folder: pathlib.Path) -> None:
+        for gate in run("dmsetup", "ls").split():
+            if gate.startswith(names.GATE_PREFIX):
+                run("dmsetup", "remove", "--retry", gate)
         listed = run("lvs", "--noheadings", "--separator", "/", "-o", "vg_name,lv_name", GROUP, NEIGHBOUR).split()
         left = [path for path in listed if path not in (f"{GROUP}/{GROUP}-pool", f"{NEIGHBOUR}/{NEIGHBOUR}-pool")]
         if left:
             run("udevadm", "settle")
             run("lvremove", "-q", "-f", "-y", *left)
+
+    def write(self, driver: Any, resource: Volume | Snapshot, offset: int, data: bytes) -> None:
+        with open(driver.export_path(resource), "r+b") as device:
+            device.seek(offset)
+            device.write(data)
 
     def _lv(self, driver: Any, name: str, size_bytes: int) -> str:
         """Make a logical volume as an operator would; returns its path."""

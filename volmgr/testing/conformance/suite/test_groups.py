@@ -126,7 +126,8 @@ class TestGroups:
     def test_the_snapshots_of_a_group_are_of_one_instant(self, bench: Bench) -> None:
         """One client counts in two volumes in turn, so at no instant are they more than one apart, the first ahead."""
         bench.need("create_cgsnapshot", "create_volume_from_snapshot")
-        first, second = bench.created(), bench.created()
+        made = group()
+        first, second = (dataclasses.replace(bench.created(), group_id=made.id) for _ in range(2))
         count, ended, errors = [0], threading.Event(), []
 
         def client() -> None:
