@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from volmgr import exception, types
 from volmgr.db import claims, exports, image_cache, models, quotas
 from volmgr.db.closing import Closing
+from volmgr.drivers.making import making
 from volmgr.images.base import ImageInfo
 from volmgr.operations.base import Lane, Rerun, Step
 from volmgr.types import GiB
@@ -217,7 +218,7 @@ class ImageSource:
                 driver.copy_image_to_volume(self.task.context, kept, image, info.id)
         except exception.NoSpace as error:
             LOG.warning("The image %s is not kept in the cache: %s", info.full_id, error)
-            driver.delete_volume(self.task.volume(self.filling))
+            self._clear(self.task.volume(self.filling))
             return {"kept": False}
         self.images.forget(self.task.id)
         return {"kept": True, "size": kept.size, "update": dict(update) if update else None}
@@ -258,6 +259,14 @@ class ImageSource:
 
     def create(self) -> types.ModelUpdate:
         """Clone the volume from what the backend has of the image, or make it empty."""
+        try:
+            return self._create()
+        except exception.ObjectExists:
+            # Undoing what came before may fail, and then the operation ends by another error than this.
+            self.task.data["strange"] = True
+            raise
+
+    def _create(self) -> types.ModelUpdate:
         driver, self.task.data["made"] = self.task.driver, "clone"
         info = self.look()
         if (source := self._source(info)) is not None:
@@ -330,9 +339,10 @@ class ImageSource:
 
     def _clear(self, volume: types.Volume) -> None:
         driver = self.task.driver
-        if driver.supports("clear_download"):
-            driver.clear_download(self.task.context, volume)
-        driver.delete_volume(volume)
+        with making(self.task.id, again=True, undoing=True):  # nothing that others have made under its name
+            if driver.supports("clear_download"):
+                driver.clear_download(self.task.context, volume)
+            driver.delete_volume(volume)
 
     def _mark(self, status: str) -> None:
         """Show what the operation is at, in the volume's status."""

@@ -238,7 +238,7 @@ class CreateVolume(Operation[CreateArgs]):
             image_source.forsake(task, tx, self.a.volume_id)
         volume = task.volume(self.a.volume_id)
         if not isinstance(error, exception.Cancelled):
-            if untouched(error):
+            if untouched(error) or task.data.get("strange"):
                 tx.exchange_object("volume", volume.id, volume.name_id)
             tx.release("volume", self.a.volume_id, "error")
             return

@@ -113,7 +113,7 @@ class TestCreate:
         ):
             with pytest.raises(error):
                 rig.submit(volumes.CreateVolume, volume_id=new_id(), size=1, **wrong)
-        assert rig.rows(models.volumes) == [] and rig.rows(models.operations) == []
+        assert rig.rows(models.volumes) == [] and rig.rows(models.objects) == []
 
     def test_sources_exclude_each_other(self, rig: Rig) -> None:
         put(rig)

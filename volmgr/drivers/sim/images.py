@@ -13,11 +13,33 @@ from volmgr import exception, names
 from volmgr.drivers.interfaces import CloneableImageVD, MigrateVD
 from volmgr.drivers.sim.base import SimBase
 from volmgr.drivers.sim.faults import AFTER, BEFORE
-from volmgr.drivers.sim.store import is_usable
+from volmgr.drivers.sim.store import Store, is_usable
 from volmgr.types import ModelUpdate, Volume
 
 SCHEME = "sim://"
 LOCATION = "sim:"
+
+
+class _Cursor:
+    """An object in memory as a file; what it has no bytes of is not read."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._name = name
+        self._position = 0
+        self._pieces = store.pieces(name)
+
+    def write(self, data: bytes) -> int:
+        self._store.write(self._name, self._position, data)
+        self._position += len(data)
+        return len(data)
+
+    def seek(self, position: int) -> int:
+        self._position = position
+        return position
+
+    def read(self, size: int = -1) -> bytes:
+        return next((data for _offset, data in self._pieces), b"")
 
 
 class SimImages(CloneableImageVD, MigrateVD, SimBase, abstract=True):
@@ -51,6 +73,24 @@ class SimImages(CloneableImageVD, MigrateVD, SimBase, abstract=True):
         if built:
             self._at("clone_image", AFTER, volume.id)
         return update or {}, True
+
+    def copy_image_to_volume(self, context: Any, volume: Volume, image_service: Any, image_id: str) -> None:
+        self._at("copy_image_to_volume", BEFORE, volume.id)
+        if self.store.path(volume.name) is not None:
+            super().copy_image_to_volume(context, volume, image_service, image_id)
+        else:
+            image_service.download(context, image_id, _Cursor(self.store, volume.name))
+        self._at("copy_image_to_volume", AFTER, volume.id)
+
+    def copy_volume_to_image(
+        self, context: Any, volume: Volume, image_service: Any, image_meta: Mapping[str, Any]
+    ) -> None:
+        self._at("copy_volume_to_image", BEFORE, volume.id)
+        if self.store.path(volume.name) is not None:
+            super().copy_volume_to_image(context, volume, image_service, image_meta)
+        else:
+            image_service.update(context, image_meta["id"], image_meta, _Cursor(self.store, volume.name))
+        self._at("copy_volume_to_image", AFTER, volume.id)
 
     def _source(self, image_location: Any) -> str | None:
         found = image_location[0] if isinstance(image_location, list | tuple) and image_location else image_location

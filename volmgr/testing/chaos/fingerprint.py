@@ -29,6 +29,8 @@ def take(outside: Outside, ids: dict[str, str], project: str) -> Fingerprint:
     def plain(value: Any) -> Any:
         if isinstance(value, str):
             return _UUID.sub(lambda match: roles.get(match[0], "@new"), value)
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
         return value
 
     def shown(rows: list[Any]) -> list[Any]:

@@ -15,6 +15,7 @@ from volmgr import names, states
 from volmgr.db import models
 from volmgr.db.engine import Database, utcnow
 from volmgr.drivers.naming import describe
+from volmgr.images.directory import DirectoryStore
 from volmgr.incarnation import holders
 from volmgr.testing.daemon import Daemon
 from volmgr.testing.invariants import violations
@@ -132,7 +133,19 @@ class Outside:
     def violations(self) -> list[str]:
         """Return everything that is wrong now, in words."""
         found = violations(self.database, storage=self.storage(), targets=self.targets())
-        return found + self.strangers() + self.processes()
+        return found + self.strangers() + self.half_images() + self.processes()
+
+    def image_store(self) -> DirectoryStore:
+        """Return the daemon's own store of images, as somebody else opens it."""
+        return DirectoryStore("local", str(self.daemon.state / "images" / "store"))
+
+    def half_images(self) -> list[str]:
+        """Return what is left of transfers of images that nobody will go on with."""
+        folder = self.daemon.state / "images"
+        there = [path for path in folder.glob("store/*") if path.suffix != ".json"]
+        whole = {json.loads(path.read_text())["data"] for path in folder.glob("store/*.json")}
+        left = [path for path in there if path.name not in whole]
+        return [f"{path} is left of a transfer" for path in (*left, *folder.glob("staging/*"))]
 
     def settle(self, *, patient: bool = True) -> list[str]:
         """Wait until nothing runs and the target has followed; returns what is wrong then.

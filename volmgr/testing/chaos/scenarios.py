@@ -18,13 +18,15 @@ CONNECTOR = {"initiator": INITIATOR, "ip": "127.0.0.1", "host": "compute"}
 MARK = "mark"
 #: a file that is put into the storage, or gets another name there, behind the daemon's back.
 PUT, RENAME = "put", "rename"
+#: an image that is put into the store.
+IMAGE = "image"
 #: an audit, and then the mending of what it found of this story's.
 MEND = "mend"
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request, or one of :data:`MARK`, :data:`PUT`, :data:`RENAME` and :data:`MEND`."""
+    """A request, or one of :data:`MARK`, :data:`PUT`, :data:`RENAME`, :data:`IMAGE` and :data:`MEND`."""
 
     method: str
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -81,6 +83,12 @@ MANAGE_SNAPSHOT = Call(
     "manage_existing_snapshot",
     {"snapshot_id": "@c", "volume_id": "@v", "ref": {"source-name": "unmanaged-snapshot-@s"}},
 )
+
+STORED = Call(IMAGE, {"image_id": "@k", "text": "image"})
+DAMAGED = Call(IMAGE, {"image_id": "@k", "text": "image", "damaged": True})
+FROM_IMAGE = _create("@v", image_id="@k", size=2)
+UPLOAD = Call("copy_volume_to_image", {"volume_id": "@v", "image_meta": {"id": "@k", "disk_format": "qcow2"}})
+CACHED = (("image_volume_cache_enabled", "true"),)
 
 
 def _fails(verb: str, role: str, when: str = "after", error: str = "volmgr.inconsistent") -> dict[str, Any]:
@@ -339,6 +347,76 @@ SCENARIOS: tuple[Scenario, ...] = (
         lean=True,
     ),
     Scenario("delete-backup", "delete_backup", WITH_BACKUP, Call("delete_backup", {"backup_id": "@b"}), lean=True),
+    Scenario(
+        "create-from-an-image",
+        "create_volume",
+        (STORED,),
+        FROM_IMAGE,
+        since="create_volume/download/before",
+        lean=True,
+    ),
+    Scenario(
+        "create-from-a-damaged-image",
+        "create_volume",
+        (DAMAGED,),
+        FROM_IMAGE,
+        since="create_volume/download/undo",
+        lean=True,
+    ),
+    Scenario(
+        "create-into-the-image-cache",
+        "create_volume",
+        (STORED,),
+        FROM_IMAGE,
+        since="create_volume/keep/before",
+        options=CACHED,
+        lean=True,
+    ),
+    Scenario(
+        "create-into-the-image-cache-fails",
+        "create_volume",
+        (STORED,),
+        FROM_IMAGE,
+        faults=(_fails("create_cloned_volume", "@v"),),
+        since="create_volume/keep/undo",
+        options=CACHED,
+        lean=True,
+    ),
+    Scenario(
+        "create-from-the-image-cache",
+        "create_volume",
+        (STORED, FROM_IMAGE),
+        _create("@c", image_id="@k", size=3),
+        inside=(("create_cloned_volume", "building"),),
+        options=CACHED,
+        lean=True,
+    ),
+    Scenario(
+        "create-from-the-image-cache-fails",
+        "create_volume",
+        (STORED, FROM_IMAGE),
+        _create("@c", image_id="@k", size=3),
+        faults=(_fails("create_cloned_volume", "@c"),),
+        since="create_volume/clone/undo",
+        options=CACHED,
+        lean=True,
+    ),
+    Scenario(
+        "upload",
+        "copy_volume_to_image",
+        MARKED,
+        UPLOAD,
+        inside=(("create_cloned_volume", "building"), ("delete_volume", "after")),
+    ),
+    Scenario(
+        "upload-fails",
+        "copy_volume_to_image",
+        MARKED,
+        UPLOAD,
+        faults=({**_fails("delete_volume", "@v", "before"), "times": 1},),
+        since="copy_volume_to_image/upload/undo",
+        lean=True,
+    ),
     Scenario("connect", "connect", MARKED, CONNECTED),
     Scenario("disconnect", "disconnect", (*MARKED, CONNECTED), Call("terminate_connection", CONNECTED.arguments)),
     Scenario(

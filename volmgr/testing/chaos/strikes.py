@@ -20,10 +20,12 @@ from typing import Any
 
 from volmgr import exception
 from volmgr.db import models
+from volmgr.images.base import ImageInfo
+from volmgr.images.directory import data_name
 from volmgr.testing.chaos import fingerprint
 from volmgr.testing.chaos.fingerprint import Fingerprint
 from volmgr.testing.chaos.points import normal
-from volmgr.testing.chaos.scenarios import MARK, MEND, PUT, RENAME, SCENARIOS, Call, Scenario, told
+from volmgr.testing.chaos.scenarios import IMAGE, MARK, MEND, PUT, RENAME, SCENARIOS, Call, Scenario, told
 from volmgr.testing.chaos.stage import Stage, counted, must
 from volmgr.types import GiB
 
@@ -48,6 +50,8 @@ class Telling:
         for call in self.scenario.before:
             if call.method == MARK:
                 self._mark(stage, call)
+            elif call.method == IMAGE:
+                self._image(stage, **told(call.arguments, self.ids))
             elif call.method in (PUT, RENAME):
                 self._tamper(stage, **told(call.arguments, self.ids))
             else:
@@ -61,6 +65,16 @@ class Telling:
         fd = os.open(stage.outside.path_of(row.object_id), os.O_WRONLY)
         os.pwrite(fd, call.arguments["text"].encode().ljust(fingerprint.MARK_BYTES, b"\0"), 0)
         os.close(fd)
+
+    def _image(self, stage: Stage, image_id: str, text: str, damaged: bool = False) -> None:
+        store = stage.outside.image_store()
+        upload = store.upload(ImageInfo(image_id, store.name, "raw", "1"))
+        upload.write(text.encode().ljust(fingerprint.MARK_BYTES * 64, b"\0"))
+        upload.commit()
+        if damaged:
+            fd = os.open(os.path.join(store.path, data_name(image_id, "1")), os.O_WRONLY)
+            os.pwrite(fd, b"damaged", 0)
+            os.close(fd)
 
     def _tamper(self, stage: Stage, name: str, to: str | None = None) -> None:
         folder = stage.outside.folders()[0]

@@ -14,7 +14,7 @@ from volmgr.testing.simulation.plan import Plan, Request, Strike
 
 STAGE_NAMES = (
     "empty", "volume", "volumes", "snapshot", "connected", "unexported", "exported", "attached", "deleted",
-    "grouped", "cgsnapped", "archived",
+    "grouped", "cgsnapped", "archived", "pictured",
 )
 #: stages on which the verbs of groups meet each other and the rest; on others they would find nothing.
 GROUP_STAGES = ("grouped", "cgsnapped")
@@ -40,12 +40,15 @@ _DRIVER_VERBS: dict[str, tuple[str, ...]] = {
     "create_cgsnapshot": ("create_cgsnapshot", "delete_snapshot"),
     "delete_cgsnapshot": ("delete_cgsnapshot", "wipe"),
     "create_consistencygroup_from_src": ("create_consistencygroup_from_src", "delete_volume"),
+    "create_volume/image_id": ("create_cloned_volume", "copy_image_to_volume", "create_volume", "delete_volume"),
+    "copy_volume_to_image": ("copy_volume_to_image", "create_cloned_volume", "delete_volume"),
     "create_backup": ("backup_volume", "create_snapshot", "delete_snapshot", "trash_snapshot"),
     "restore_backup": ("restore_backup", "create_volume"),
 }
-_KINDS = ("source_volid", "snapshot_id", "cascade", "unmanage_only")
+_KINDS = ("image_id", "source_volid", "snapshot_id", "cascade", "unmanage_only")
 _WHEN = ("before", "building", "after")
 _TARGET_PLACES = ("target:sync/before", "target:sync/after")
+_IMAGE_PLACES = ("image:find", "image:stream", "image:upload", "image:commit", "image:discard")
 _STORE_PLACES = ("backup:put", "backup:get", "backup:list", "backup:delete")
 
 #: what clients ask of the stages' resources: (name, verb, arguments), each once in every pair.
@@ -97,14 +100,21 @@ ASKED_OF_BACKUPS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("restore-over", "restore_backup", {"backup_id": "@b0", "volume_id": "@v0"}),
     ("restore-new", "restore_backup", {"backup_id": "@b0", "volume_id": "@v2"}),
 )
+ASKED_OF_IMAGES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("from-image", "create_volume", {"volume_id": "@v1", "size": 1, "image_id": "i0"}),
+    ("from-same-image", "create_volume", {"volume_id": "@v2", "size": 2, "image_id": "i0"}),
+    ("from-other-image", "create_volume", {"volume_id": "@v3", "size": 1, "image_id": "i1"}),
+    ("from-no-image", "create_volume", {"volume_id": "@v2", "size": 1, "image_id": "i9"}),
+    ("upload", "copy_volume_to_image", {"volume_id": "@v0", "image_meta": {"id": "up", "disk_format": "raw"}}),
+)
 #: by stage: what is asked there more than anything else, and nowhere else.
-_OWN = {**dict.fromkeys(GROUP_STAGES, ASKED_OF_GROUPS), "archived": ASKED_OF_BACKUPS}
+_OWN = {**dict.fromkeys(GROUP_STAGES, ASKED_OF_GROUPS), "archived": ASKED_OF_BACKUPS, "pictured": ASKED_OF_IMAGES}
 _CHANGING = tuple(name for name, verb, _args in ASKED if verb in (
     "create_volume", "delete_volume", "undelete_volume", "extend_volume", "create_snapshot", "delete_snapshot",
     "revert_to_snapshot",
 ))
 _JOURNALLED = {verb for name, verb, _args in ASKED if name in _CHANGING}
-_JOURNALLED |= {verb for _name, verb, _args in (*ASKED_OF_GROUPS, *ASKED_OF_BACKUPS)}
+_JOURNALLED |= {verb for _name, verb, _args in (*ASKED_OF_GROUPS, *ASKED_OF_BACKUPS, *ASKED_OF_IMAGES)}
 
 
 def _request(rng: random.Random, number: int, client: int, journalled: list[str], stage: str) -> Request:
@@ -145,7 +155,9 @@ def _strike(rng: random.Random, requests: list[Request]) -> Strike:
         return Strike(_driver_place(rng, requests), "fail", nth, rng.choice(BACKEND_ERRORS))
     if kind < 0.63:
         archives = any("backup" in request.verb for request in requests)
-        return Strike(rng.choice(_STORE_PLACES if archives else _TARGET_PLACES), "fail", nth)
+        pictures = any("image" in request.verb or "image_id" in request.args for request in requests)
+        places = _STORE_PLACES if archives else _IMAGE_PLACES if pictures else _TARGET_PLACES
+        return Strike(rng.choice(places), "fail", nth)
     if kind < 0.72:
         place = rng.choice((_driver_place(rng, requests), *_TARGET_PLACES))
         return Strike(place, "delay", nth, seconds=rng.choice((1.0, 10.0, 65.0)))

@@ -300,5 +300,7 @@ def _empty(world: World) -> None:
         world.found.append(f"after everything was deleted the storage has {left}")
     if left := [name for name in world.backups.objects if "/" in name]:
         world.found.append(f"after everything was deleted the backup store has {left}")
+    if world.images.parts:
+        world.found.append(f"after everything was deleted the image store has {sorted(world.images.parts)}")
     if world.target.exports:
         world.found.append(f"after everything was deleted the target has {sorted(world.target.exports)}")

@@ -48,6 +48,7 @@ STAGES: dict[str, tuple[Request, ...]] = {
     "grouped": (_OTHER, _GROUP, *_MEMBERS),
     "cgsnapped": (_OTHER, _GROUP, *_MEMBERS, _SET),
     "archived": (_VOLUME, _SNAPSHOT, _BACKUP),
+    "pictured": (_VOLUME, _SNAPSHOT),
 }
 
 

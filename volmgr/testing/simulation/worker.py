@@ -16,8 +16,10 @@ from volmgr.backups.store import BackupStore
 from volmgr.backups.stores import DEFAULT
 from volmgr.crypto import Cipher
 from volmgr.db.admission import Settings
+from volmgr.db.image_cache import CacheSettings
 from volmgr.drivers.sim import Faults, SimDriver
 from volmgr.exports import KeyedLocks
+from volmgr.images.access import Images
 from volmgr.manager import VolumeManager
 from volmgr.reconcile.world import Process
 from volmgr.service import Worker
@@ -67,6 +69,7 @@ class SimWorker(Worker):
     :param life: the threads of it. :param scheduler: who lets them take turns.
     :param retention: seconds that what was deleted can be brought back.
     :param audits: whether it compares SQL, storage and target in the background. :param backups: where backups go.
+    :param images: where images are. :param caching: whether it keeps them.
     """
 
     def __init__(
@@ -82,6 +85,8 @@ class SimWorker(Worker):
         retention: int = 0,
         audits: bool = False,
         backups: BackupStore | None = None,
+        images: Images | None = None,
+        caching: bool = False,
     ) -> None:
         super().__init__(
             conf,
@@ -98,9 +103,13 @@ class SimWorker(Worker):
         self._retention = retention
         self._audits = audits
         self._backups = backups
+        self._images = images
+        self._caching = CacheSettings("volmgr-images", max_count=1) if caching else None
 
     def _settings(self) -> Settings:
-        return dataclasses.replace(super()._settings(), trash_retention=self._retention)
+        return dataclasses.replace(
+            super()._settings(), trash_retention=self._retention, image_cache=self._caching
+        )
 
     def open(self) -> None:
         """Put the worker together on what is given."""
@@ -111,6 +120,8 @@ class SimWorker(Worker):
         super().assemble()
         if self._backups is not None:
             self.dispatcher.backend.stores.add(DEFAULT, self._backups)
+        if self._images is not None:
+            self.images = self.dispatcher.backend.images = self._images
         self.exports.locks = KeyedLocks(lambda: Lock(self.scheduler))
         self.auditor._one = cast(Any, Lock(self.scheduler))
 

@@ -15,8 +15,10 @@ from typing import Any
 from volmgr import exception, types
 from volmgr.context import RequestContext
 from volmgr.drivers.sim import SimDriver
+from volmgr.images.base import ImageInfo
 from volmgr.targets.base import TargetConfig
 from volmgr.testing.backups import MemoryStore
+from volmgr.testing.images import MemoryImages, MemoryImageStore
 from volmgr.testing.simulation import judge, orphans
 from volmgr.testing.simulation.bench import HOST, Beginning, Bench
 from volmgr.testing.simulation.database import CommitLost
@@ -56,6 +58,8 @@ class Outcome:
     lives: int
     places: list[str] = field(default_factory=list)
     answers: dict[str, list[Answer]] = field(default_factory=dict)
+
+IMAGE = b"an image"
 
 
 class _Errors(logging.Handler):
@@ -100,6 +104,9 @@ class World:
         self.target.scheduler = self.scheduler
         self.target.exports.update(exports)
         self.backups = MemoryStore(lambda method: self.scheduler.reach(f"backup:{method}"))
+        self.images = MemoryImageStore(lambda method: self.scheduler.reach(f"image:{method}"))
+        for name in ("i0", "i1"):
+            self.images.images[name] = ImageInfo(name, "local", "raw", "1", size=len(IMAGE)), IMAGE
         self.backups.objects.update(beginning.backups if beginning is not None else {})
         self.life: Life = Life("none")
         self.life.over = True
@@ -167,6 +174,8 @@ class World:
             retention=self.plan.retention,
             audits=self.plan.audits,
             backups=self.backups,
+            images=MemoryImages(self.images),
+            caching=self.plan.stage == "pictured",
         )
         worker.begin()
         self.worker = worker
