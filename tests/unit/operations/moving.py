@@ -16,6 +16,7 @@ from volmgr.drivers.options import Configuration
 from volmgr.drivers.sim import SimDriver
 from volmgr.operations import volumes
 from volmgr.replicas import Replicas
+from volmgr.testing.chaos.points import normal
 from volmgr.testing.invariants import violations
 from volmgr.testing.rig import Rig
 from volmgr.types import MiB
@@ -54,6 +55,7 @@ class Site:
 
     def _rig(self, host: str, database: Any = None) -> Rig:
         def point(name: str) -> None:
+            name = normal(name)
             self.passed.append(f"{host} {name}")
             for aim in self.aims:
                 if aim[0] == host and aim[1] == name:

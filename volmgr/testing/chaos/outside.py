@@ -49,6 +49,8 @@ class Outside:
         targets: Callable[[], list[ObservedExport] | None] | None = None,
     ) -> None:
         self.daemon = daemon
+        #: further daemons on the same database.
+        self.beside: list[Daemon] = []
         self.database = Database(url or f"sqlite:///{daemon.state}/volmgr.sqlite", pool_size=4)
         self.storage: Storage = storage or (lambda: files(self.folders()))
         self.targets = targets or self._tgt
@@ -62,7 +64,9 @@ class Outside:
     def folders(self) -> list[Path]:
         """Return the folders that have the daemon's objects as files."""
         state = self.daemon.state / "file"
-        return [path for path in (self.daemon.folder / "sim", state / "volumes", state / "trash") if path.is_dir()]
+        known = [self.daemon.folder / "sim", state / "volumes", state / "trash"]
+        known += [item.folder / "sim" for item in self.beside]
+        return [path for path in known if path.is_dir()]
 
     def path_of(self, object_id: str, kind: str = "volume") -> Path:
         """Return the file of an object.
@@ -151,7 +155,8 @@ class Outside:
 
     def processes(self) -> list[str]:
         """Return processes of the daemon's that are neither it nor its tgtd."""
-        known = {self.daemon.process.pid if self.daemon.process else None, self.tgtd_pid(), os.getpid()}
+        known = {item.process.pid if item.process else None for item in (self.daemon, *self.beside)}
+        known |= {self.tgtd_pid(), os.getpid()}
         locks = [pid for path in self.daemon.state.glob("locks/*.incarnation") for pid in holders(path)]
         return [f"process {pid} is left: {text}" for pid, text in _of(self.daemon.folder, locks) if pid not in known]
 
