@@ -254,6 +254,12 @@ class Exports:
             auth["auth_username"] = chap.username
             auth["auth_secret"] = self.cipher.encrypt("exports", "auth_secret", resource.id, chap.password)
         target_name = names.target_name(self.settings.target_prefix, kind, resource.id)
+        if (other := rows.name_taken(conn, self.settings.host, target_name)) is not None:
+            raise exception.Conflict(
+                f"The {kind} {other} is exported under the name of {resource.id}: it took over that one's storage",
+                hint=f"Use another id, or end its connections and: volmgr volume migrate {other}",
+                resource=kind, id=resource.id, status=resource.status,
+            )
         shared = self.target.ports if self.target is not None else ()
         return rows.insert(
             conn,
@@ -386,10 +392,21 @@ class Exports:
             self._unserve(kind, resource_id)
             self._forget(resource_id)
 
+    def end_target(self, kind: str, resource_id: str, target_name: str) -> None:
+        """End what is served under a name that is a resource's no more."""
+        with self.locks.hold(resource_id):
+            if self.target is not None:
+                self.target.sync(types.ExportSpec(kind, resource_id, target_name, wanted=False))
+
     def _unserve(self, kind: str, resource_id: str) -> None:
-        if self.target is not None:
-            name = names.target_name(self.settings.target_prefix, kind, resource_id)
-            self.target.sync(types.ExportSpec(kind, resource_id, name, wanted=False))
+        if self.target is None:
+            return
+        with self.database.reader() as conn:
+            found = rows.wanted(conn, kind, resource_id)
+        name = names.target_name(self.settings.target_prefix, kind, resource_id)
+        if found is not None and found.export is not None:
+            name = found.export.target_name  # that of another volume, whose storage it took over
+        self.target.sync(types.ExportSpec(kind, resource_id, name, wanted=False))
 
     def _forget(self, resource_id: str) -> None:
         def write() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from volmgr import validate
-from volmgr.operations import migration, replication, retype, transfers
+from volmgr.operations import completion, migration, replication, retype, transfers
 from volmgr.readers import FILTERS
 from volmgr.rpc.endpoint import answered, journalled
 from volmgr.validate import optional, uuid
@@ -62,6 +62,24 @@ class Moves:
             "volume_id": volume_id, "host": host, "force_host_copy": force_host_copy, "new_type_id": new_type_id
         }
         return self.worker.submit(context, migration.MigrateVolume, arguments)
+
+    @journalled
+    def migrate_volume_completion(
+        self, context: RequestContext, volume_id: str, new_volume_id: str, error: bool = False
+    ) -> dict[str, Any]:
+        """Let a volume be the new one that it was copied to while it was in use; with ``error`` that one goes."""
+        self.administrator(context)
+        arguments = {"volume_id": volume_id, "new_volume_id": new_volume_id, "error": error}
+        return self.worker.submit(context, completion.MigrateVolumeCompletion, arguments)
+
+    @journalled
+    def update_migrated_volume(
+        self, context: RequestContext, volume_id: str, new_volume_id: str, volume_status: str = "available"
+    ) -> dict[str, Any]:
+        """Give a moved volume's storage the name that a volume's first storage has, where the driver can."""
+        self.administrator(context)
+        arguments = {"volume_id": volume_id, "new_volume_id": new_volume_id, "volume_status": volume_status}
+        return self.worker.submit(context, completion.UpdateMigratedVolume, arguments)
 
     # --- another project ------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ EVENTS: dict[str, str] = {
     "revert_to_snapshot": "volume.revert",
     "retype": "volume.retype",
     "migrate_volume": "volume.migrate",
+    "migrate_volume_completion": "volume.migrate_completion",
     "accept_transfer": "volume.transfer",
     "promote_replica": "volume.promote_replica",
     "reenable_replication": "volume.reenable_replication",
@@ -53,7 +54,7 @@ EVENTS: dict[str, str] = {
     "copy_volume_to_image": "volume.upload",
 }
 #: journalled verbs that tell nobody: a part of another verb, or an operator's repair.
-SILENT = frozenset({"wipe", "discard", "restore_storage", "receive_volume"})
+SILENT = frozenset({"wipe", "discard", "restore_storage", "receive_volume", "update_migrated_volume"})
 #: by verb that is answered at once, the same.
 ANSWERED: dict[str, str] = {
     "update_volume": "volume.update",

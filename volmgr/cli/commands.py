@@ -35,6 +35,7 @@ COMMANDS: dict[str, Entry] = {
     "volume manageable": Entry("volume:Manageable", "list what a backend has and whether it could be managed"),
     "volume retype": Entry("moves:Retype", "give a volume another type"),
     "volume migrate": Entry("moves:Migrate", "move a volume to another backend"),
+    "volume complete-migration": Entry("moves:Complete", "let a volume be the new one that it was copied to"),
     "volume promote": Entry("moves:Promote", "let a volume's replica take its place"),
     "volume reenable-replication": Entry("moves:Reenable", "let a volume's replica follow it again"),
     "volume why": Entry("volume:Why", "say why a volume is in the state that it is in"),

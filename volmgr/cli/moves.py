@@ -54,6 +54,23 @@ class Migrate(base.WaitShow):
         return self.fields(self.session.call("get_volume", volume_id=volume_id))
 
 
+class Complete(base.WaitShow):
+    """Let a volume be the new one that it was copied to while it was in use."""
+
+    def get_parser(self, prog_name: str) -> Parser:
+        parser = super().get_parser(prog_name)
+        volume.add_volume(parser)
+        parser.add_argument("new", help="name or id of the new volume, on the other backend; its row goes")
+        parser.add_argument("--error", action="store_true", help="the copy has failed: the new volume goes")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        given, volume_id = parsed_args, self.session.find("volume", parsed_args.volume)
+        new = self.session.find("volume", given.new)
+        self.submit(given, "migrate_volume_completion", volume_id=volume_id, new_volume_id=new, error=given.error)
+        return self.fields(self.session.call("get_volume", volume_id=volume_id))
+
+
 class _OfReplica(base.WaitShow):
     """A verb about a volume's replica."""
 

@@ -223,6 +223,32 @@ def delete(conn: Connection, resource_id: str) -> None:
     conn.execute(_DELETE, {"export_id": resource_id})
 
 
+def give(conn: Connection, resource_id: str, to: str, cipher: Cipher) -> bool:
+    """Let another resource have an export with its name, its grants and its numbers; returns whether there was one.
+
+    The other one must have none.
+    """
+    row = conn.execute(sa.select(_E).where(_E.c.resource_id == resource_id)).first()
+    if row is None:
+        return False
+    values: dict[str, Any] = {"resource_id": to}
+    if row.auth_secret is not None:
+        # What is encrypted is bound to its row.
+        secret = cipher.decrypt("exports", "auth_secret", resource_id, row.auth_secret)
+        values["auth_secret"] = cipher.encrypt("exports", "auth_secret", to, secret)
+    conn.execute(sa.update(_E).where(_E.c.resource_id == resource_id).values(values))
+    conn.execute(sa.update(_G).where(_G.c.resource_id == resource_id).values(resource_id=to))
+    luns.give(conn, resource_id, to)
+    return True
+
+
+def name_taken(conn: Connection, host: str, target_name: str) -> str | None:
+    """Return the resource whose export has a name, if one has."""
+    return conn.execute(
+        sa.select(_E.c.resource_id).where(_E.c.host == host, _E.c.target_name == target_name)
+    ).scalar()
+
+
 def exported(conn: Connection, resource_ids: Sequence[str]) -> list[str]:
     """Return which of these resources have an export."""
     return list(conn.execute(_EXISTS.where(_E.c.resource_id.in_(resource_ids))).scalars())

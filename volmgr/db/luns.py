@@ -109,6 +109,11 @@ def keep(conn: Connection, resource_id: str, initiators: Sequence[str]) -> None:
     conn.execute(sa.delete(_L).where(_L.c.resource_id == resource_id, others))
 
 
+def give(conn: Connection, resource_id: str, to: str) -> None:
+    """Let another resource have all numbers of one."""
+    conn.execute(sa.update(_L).where(_L.c.resource_id == resource_id).values(resource_id=to))
+
+
 def give_back(conn: Connection, resource_id: str) -> None:
     """Give back all numbers of a resource."""
     conn.execute(sa.delete(_L).where(_L.c.resource_id == resource_id))

@@ -98,6 +98,8 @@ ALIASES: dict[str, dict[str, str]] = {
         "update_volume": "update",
         "retype": "revert",
         "migrate_volume": "revert",
+        "migrate_volume_completion": "revert",
+        "update_migrated_volume": "revert",
         "accept_transfer": "extend",
         "promote_replica": "revert",
         "reenable_replication": "clone",

@@ -32,6 +32,8 @@ from volmgr.tools import blockcopy
 if TYPE_CHECKING:
     from volmgr.tasks import Backend, Task
 
+#: how often a volume in use is copied before it is waited for, at most, and how little a pass writes that is the last.
+PASSES, SMALL_BYTES = 3, 64 * types.MiB
 IN_PLACE, MOVE, MOVED = "in-place", "move", "moved"
 #: what the old backend said of its storage, which means nothing to the new one.
 _FORGOTTEN = dict.fromkeys((
@@ -76,7 +78,7 @@ def plan_move(
     if host is not None and names.service_of(host) == own:
         raise exception.Invalid(f"The volume {volume.id} is on {own} already", field="host")
     assert backend.placement is not None
-    check_movable(backend, volume)
+    live = check_movable(backend, volume)
     tried = frozenset(pool.host for pool in backend.placement.pools() if pool.service == own)
     place = backend.placement.choose(dataclasses.replace(request_for(volume, kind, host), tried=tried))
     if names.parse_host(place.host).host != names.parse_host(own).host:
@@ -85,20 +87,19 @@ def plan_move(
             hint="Attach the volume and a new one there to one host, copy, then: volmgr volume complete-migration",
             verb="migrate_volume",
         )
-    return {"way": MOVE, "host": place.host, "zone": place.zone, "assisted": assisted}
+    return {"way": MOVE, "host": place.host, "zone": place.zone, "assisted": assisted and not live, "live": live}
 
 
-def check_movable(backend: Backend, volume: types.Volume) -> None:
-    """Return if nothing that belongs to a volume would be left behind, and nobody uses it.
+def check_movable(backend: Backend, volume: types.Volume) -> bool:
+    """Return whether a volume is in use, if nothing that belongs to it would be left behind.
 
-    :raises Conflict: saying what is in the way.
+    :raises Conflict: saying what is in the way: what is in use can move only where its bytes of a moment can be read.
     """
     assert backend.placement is not None
-    children, users, grants = models.snapshots, models.attachments, models.grants
+    children = models.snapshots
     with backend.placement.database.reader() as conn:
         snapshots = _count(conn, children.c.volume_id == volume.id)
-        attached = _count(conn, users.c.volume_id == volume.id)
-        granted = _count(conn, grants.c.resource_id == volume.id)
+        used = users(conn, volume.id)
     if snapshots:
         raise exception.VolumeHasSnapshots(
             f"The volume {volume.id} has {snapshots} snapshots, which cannot go with it",
@@ -109,13 +110,20 @@ def check_movable(backend: Backend, volume: types.Volume) -> None:
             f"The volume {volume.id} belongs to the group {volume.group_id}, which is of one backend",
             hint="Take it out of the group first", resource="volume", id=volume.id, status=volume.status,
         )
-    if attached or granted:
+    if used and not all(backend.driver.supports(verb) for verb in ("create_snapshot", "local_path")):
         raise exception.VolumeAttached(
-            f"The volume {volume.id} is in use",
+            f"The volume {volume.id} is in use, and its backend takes no snapshots to copy from",
             hint="Detach it first; or let the compute service copy it to a new volume on the other backend and swap "
             f"them: volmgr volume complete-migration {volume.id} NEW",
             id=volume.id, status=volume.status,
         )
+    return bool(used)
+
+
+def users(conn: Connection, volume_id: str) -> int:
+    """Return by how many attachments and grants a volume is in use."""
+    attached = _count(conn, models.attachments.c.volume_id == volume_id)
+    return attached + _count(conn, models.grants.c.resource_id == volume_id)
 
 
 def _count(conn: Connection, where: Any) -> int:
@@ -178,7 +186,12 @@ class Moving(Operation[Any]):
 
         return (
             Step("place", lambda: self._place(task)),
-            Step("copy", lambda: self._copy(task), pivot=lambda tx: self._switch(task, tx)),
+            Step(
+                "copy",
+                lambda: self._copy(task),
+                lambda: self._drop_moment(task),
+                pivot=lambda tx: self._switch(task, tx),
+            ),
             Step("discard", discard_old),
         )
 
@@ -198,8 +211,8 @@ class Moving(Operation[Any]):
         task.check()
         volume, plan = task.volume(self.a.volume_id), task.data["plan"]
         if "child" not in task.data:
-            check_movable(task.backend, volume)
-            self._withdraw(task)
+            if not check_movable(task.backend, volume):
+                self._withdraw(task)
             task.data |= {"child": str(uuid.uuid4()), "new": str(uuid.uuid4())}
             task.database.repeating(lambda: self._enlist(task, volume))
             task.backend.ring(names.service_of(plan["host"]))
@@ -256,13 +269,52 @@ class Moving(Operation[Any]):
             )
         target = dataclasses.replace(with_object(volume, task.data["new"]), host=task.data["plan"]["host"])
         task.driver.before_volume_copy(task.context, source, target)
+        live = task.data["plan"]["live"]
+        if live:
+            self._follow(task, source, made["path"])
         done = blockcopy.copy(
             task.driver.local_path(source), made["path"], volume.size_bytes,
-            start=int(task.checkpoints.get("copied", 0)), progress=task.progress,
-            keep=lambda position: task.keep(copied=position),
+            start=0 if live else int(task.checkpoints.get("copied", 0)), progress=task.progress,
+            keep=lambda position: task.keep(copied=position), compare=live,
         )
         task.driver.after_volume_copy(task.context, source, target)
-        return {"bytes": done}
+        return {"bytes": done, "passes": task.data.get("passes", [])}
+
+    # --- a volume in use ------------------------------------------------------------------------------------------
+
+    def _follow(self, task: Task, source: types.Volume, path: str) -> None:
+        """Copy moments of a volume that is in use, each time what differs, and wait until nobody uses it any more.
+
+        :raises Waiting: somebody does; whoever goes on finds nearly all there.
+        """
+        passes: list[int] = task.data.setdefault("passes", [])
+        while len(passes) < PASSES and (not passes or passes[-1] > SMALL_BYTES):
+            moment = self._moment(task, source)
+            task.checkpoint()  # who audits is to know whose the snapshot is
+            task.driver.delete_snapshot(moment)
+            task.driver.create_snapshot(moment)
+            written = blockcopy.copy(
+                task.driver.local_path(moment), path, source.size_bytes, progress=task.progress, compare=bool(passes)
+            )
+            self._drop_moment(task)
+            passes.append(written)
+        task.wait(
+            lambda conn: not users(conn, self.a.volume_id),
+            f"what is in the volume {self.a.volume_id} is there; the rest follows once it is detached",
+        )
+        self._withdraw(task)
+
+    def _moment(self, task: Task, source: types.Volume) -> types.Snapshot:
+        """Return the snapshot that a pass is copied from; it exists for that long."""
+        moment_id = task.data.setdefault("moment", str(uuid.uuid4()))
+        return types.Snapshot(
+            id=moment_id, volume_id=source.id, volume_size=source.size, object_id=moment_id, volume=source
+        )
+
+    def _drop_moment(self, task: Task) -> None:
+        if "moment" in task.data:
+            source = with_object(task.volume(self.a.volume_id), task.data["old"])
+            task.driver.delete_snapshot(self._moment(task, source))
 
     # --- the pivot ------------------------------------------------------------------------------------------------
 

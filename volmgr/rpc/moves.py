@@ -46,6 +46,23 @@ class MovesAPI:
             new_type_id=new_type_id,
         )
 
+    def migrate_volume_completion(
+        self, context: RequestContext, volume_id: str, new_volume_id: str, error: bool = False
+    ) -> Answer:
+        """Let a volume be the new one that the compute service has copied it to; ``error``: take that one away."""
+        return self.change(
+            context, "migrate_volume_completion", volume_id=volume_id, new_volume_id=new_volume_id, error=error
+        )
+
+    def update_migrated_volume(
+        self, context: RequestContext, volume_id: str, new_volume_id: str, volume_status: str = "available"
+    ) -> Answer:
+        """Give a moved volume's storage its usual name, where the driver can."""
+        return self.change(
+            context, "update_migrated_volume", volume_id=volume_id, new_volume_id=new_volume_id,
+            volume_status=volume_status,
+        )
+
     # --- another project ------------------------------------------------------------------------------------------
 
     def transfer_create(

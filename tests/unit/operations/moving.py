@@ -16,10 +16,13 @@ from volmgr.drivers.options import Configuration
 from volmgr.drivers.sim import SimDriver
 from volmgr.operations import volumes
 from volmgr.replicas import Replicas
+from volmgr.testing.chaos.points import normal
 from volmgr.testing.invariants import violations
 from volmgr.testing.rig import Rig
 from volmgr.types import MiB
 
+#: how often a run lets the time pass that operations wait.
+ROUNDS = 8
 ONE, TWO = "node@one", "node@two"
 
 
@@ -54,6 +57,7 @@ class Site:
 
     def _rig(self, host: str, database: Any = None) -> Rig:
         def point(name: str) -> None:
+            name = normal(name)
             self.passed.append(f"{host} {name}")
             for aim in self.aims:
                 if aim[0] == host and aim[1] == name:
@@ -87,8 +91,8 @@ class Site:
         self.aims.append([host, point, nth])
 
     def run(self) -> None:
-        """Run until nothing can be run any more; who dies lives again."""
-        busy = True
+        """Run until nothing can be run any more, or only waits for somebody else; who dies lives again."""
+        busy, rounds = True, 0
         while busy:
             busy = False
             for host in (ONE, TWO):
@@ -99,8 +103,8 @@ class Site:
                     self.deaths += 1
                     self.revive(host)
                     busy = True
-            if not busy:
-                busy = self.hurry()
+            if not busy and rounds < ROUNDS:
+                busy, rounds = self.hurry(), rounds + 1
 
     def hurry(self) -> bool:
         """Let the time pass that operations wait for another worker at most; returns whether any did."""

@@ -83,9 +83,6 @@ def test_what_cannot_go_is_refused_before_anything_changes(site: Site) -> None:
     site.do(snapshots.CreateSnapshot, volume_id=volume_id, snapshot_id=snapshot_id)
     refused(site, volume_id, exception.VolumeHasSnapshots)
     site.do(snapshots.DeleteSnapshot, snapshot_id=snapshot_id)
-    site.one.attachments.initialize("volume", volume_id, CONNECTOR)
-    assert "complete-migration" in refused(site, volume_id, exception.VolumeAttached).hint
-    site.one.attachments.terminate("volume", volume_id, CONNECTOR, False)
     assert site.do(migration.MigrateVolume, volume_id=volume_id, host=TWO).state == "done"
 
 
@@ -100,6 +97,63 @@ def test_nobody_connects_while_it_moves_and_anybody_lets_go(site: Site) -> None:
     site.run()
     site.two.attachments.initialize("volume", volume_id, CONNECTOR)
     site.two.attachments.terminate("volume", volume_id, CONNECTOR, False)
+
+
+def used(site: Site) -> tuple[str, str]:
+    """Return a volume that an instance uses, and the attachment."""
+    volume_id, attachment_id, verbs = site.create(), new_id(), site.one.attachments
+    verbs.reserve(attachment_id, volume_id, new_id(), "rw")
+    verbs.connect(attachment_id, volume_id, CONNECTOR)
+    verbs.complete(attachment_id)
+    return volume_id, attachment_id
+
+
+def settled(site: Site) -> dict[str, Any]:
+    """Run until the move waits for the end of the use; returns its row."""
+    site.run()
+    (row,) = site.one.rows(models.operations, verb="migrate_volume")
+    return row
+
+
+def test_a_volume_in_use_is_copied_and_goes_when_it_is_let_go(site: Site) -> None:
+    volume_id, attachment_id = used(site)
+    site.write(volume_id, b"first")
+    site.one.submit(migration.MigrateVolume, volume_id=volume_id, host=TWO)
+    waiting = settled(site)
+    assert (waiting["state"], waiting["parked_for"]) == ("parked", "worker")
+    assert "detached" in waiting["data"]["why"]["message"] and len(waiting["data"]["passes"]) == 1
+    site.write(volume_id, b"later")
+    with pytest.raises(exception.Conflict):
+        site.one.attachments.initialize("volume", volume_id, {**CONNECTOR, "initiator": "iqn.2000-01.org.x:b"})
+    assert [item.object_id for item in site.one.driver.observe()] == [site.volume(volume_id)["object_id"]]
+    site.one.attachments.delete(volume_id, attachment_id)
+    done = settled(site)
+    row = site.volume(volume_id)
+    assert (done["state"], row["host"], row["status"]) == ("done", f"{TWO}#pool", "available")
+    assert site.read(volume_id, b"later"), "what was written meanwhile is lost"
+    assert done["data"]["results"]["copy"]["bytes"] <= 4 * 1024**2, "all of it was written again"
+
+
+def test_a_volume_in_use_stays_when_the_move_is_cancelled(site: Site) -> None:
+    volume_id, attachment_id = used(site)
+    site.write(volume_id)
+    site.one.submit(migration.MigrateVolume, volume_id=volume_id, host=TWO)
+    site.one.dispatcher.cancel(settled(site)["id"])
+    assert settled(site)["state"] == "failed"
+    row = site.volume(volume_id)
+    assert (row["host"], row["status"]) == (f"{ONE}#pool", "in-use") and site.read(volume_id)
+    assert site.two.driver.observe() == [] and len(site.one.driver.observe()) == 1
+    site.one.attachments.delete(volume_id, attachment_id)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_snapshot_that_fails_is_not_left(site: Site, when: str) -> None:
+    volume_id, attachment_id = used(site)
+    site.one.driver.faults.fail("create_snapshot", exception.Inconsistent("no"), when=when)
+    done = site.do(migration.MigrateVolume, volume_id=volume_id, host=TWO)
+    assert done.state == "failed" and len(site.one.driver.observe()) == 1
+    assert site.volume(volume_id)["status"] == "in-use"
+    site.one.attachments.delete(volume_id, attachment_id)
 
 
 def failed(site: Site, volume_id: str, **arguments: Any) -> Any:

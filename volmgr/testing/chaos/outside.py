@@ -52,6 +52,8 @@ class Outside:
         targets: Callable[[], list[ObservedExport] | None] | None = None,
     ) -> None:
         self.daemon = daemon
+        #: further daemons on the same database.
+        self.beside: list[Daemon] = []
         self.database = Database(url or f"sqlite:///{daemon.state}/volmgr.sqlite", pool_size=4)
         self.storage: Storage = storage or (lambda: files(self.folders()))
         self.targets = targets or self._tgt
@@ -65,7 +67,9 @@ class Outside:
     def folders(self) -> list[Path]:
         """Return the folders that have the daemon's objects as files."""
         state = self.daemon.state / "file"
-        return [path for path in (self.daemon.folder / "sim", state / "volumes", state / "trash") if path.is_dir()]
+        known = [self.daemon.folder / "sim", state / "volumes", state / "trash"]
+        known += [item.folder / "sim" for item in self.beside]
+        return [path for path in known if path.is_dir()]
 
     def archive(self, backup_id: str) -> list[str]:
         """Return the names of a backup's objects in its store; what a broken-off write has left is none."""
@@ -172,7 +176,8 @@ class Outside:
 
     def processes(self) -> list[str]:
         """Return processes of the daemon's that are neither it nor its tgtd."""
-        known = {self.daemon.process.pid if self.daemon.process else None, self.tgtd_pid(), os.getpid()}
+        known = {item.process.pid if item.process else None for item in (self.daemon, *self.beside)}
+        known |= {self.tgtd_pid(), os.getpid()}
         locks = [pid for path in self.daemon.state.glob("locks/*.incarnation") for pid in holders(path)]
         return [f"process {pid} is left: {text}" for pid, text in _of(self.daemon.folder, locks) if pid not in known]
 

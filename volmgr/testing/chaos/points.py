@@ -22,7 +22,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 #: what every operation passes; ``taken`` needs a death.
 WHOLE = ("close", "closed", "taken")
 #: operations that no client asks for.
-OWN = ("discard", "restore_storage", "wipe")
+OWN = ("discard", "receive_volume", "restore_storage", "wipe")
 #: steps that only a driver with ``reverts_in_place`` has, which neither the simulator nor files are: their kills are in
 #: tests/unit/operations/test_going_on.py.
 IN_PLACE = (("revert_to_snapshot", "release"), ("revert_to_snapshot", "revert"))

@@ -76,6 +76,10 @@ class Stage:
         self.daemon.start()
         return self
 
+    def restart(self) -> None:
+        """Start what has died, and do not wait until it answers."""
+        self.daemon.start(wait=False)
+
     def close(self) -> None:
         """End the daemon, its tgtd and the connections."""
         self.client.api.close()

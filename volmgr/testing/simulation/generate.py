@@ -33,6 +33,8 @@ _DRIVER_VERBS: dict[str, tuple[str, ...]] = {
     "extend_volume": ("extend_volume", "recognise"),
     "create_snapshot": ("create_snapshot", "delete_snapshot"),
     "delete_snapshot": ("trash_snapshot", "restore_snapshot", "wipe"),
+    "retype": ("retype",),
+    "accept_transfer": ("accept_transfer",),
     "revert_to_snapshot": ("create_volume_from_snapshot", "trash_volume", "delete_volume"),
     "create_consistencygroup": ("create_consistencygroup", "delete_consistencygroup"),
     "update_consistencygroup": ("update_consistencygroup",),
@@ -62,6 +64,8 @@ ASKED: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("unmanage", "delete_volume", {"volume_id": "@v0", "unmanage_only": True}),
     ("undelete", "undelete_volume", {"volume_id": "@v0"}),
     ("extend", "extend_volume", {"volume_id": "@v0", "new_size": 2}),
+    ("retype", "retype", {"volume_id": "@v0", "new_type_id": "@t0"}),
+    ("give", "accept_transfer", {"volume_id": "@v0", "new_user": "o", "new_project": "q"}),
     ("update", "update_volume", {"volume_id": "@v0", "readonly": True}),
     ("snap", "create_snapshot", {"volume_id": "@v0", "snapshot_id": "@s1"}),
     ("unsnap", "delete_snapshot", {"snapshot_id": "@s0"}),
@@ -111,7 +115,7 @@ ASKED_OF_IMAGES: tuple[tuple[str, str, dict[str, Any]], ...] = (
 _OWN = {**dict.fromkeys(GROUP_STAGES, ASKED_OF_GROUPS), "archived": ASKED_OF_BACKUPS, "pictured": ASKED_OF_IMAGES}
 _CHANGING = tuple(name for name, verb, _args in ASKED if verb in (
     "create_volume", "delete_volume", "undelete_volume", "extend_volume", "create_snapshot", "delete_snapshot",
-    "revert_to_snapshot",
+    "revert_to_snapshot", "retype", "accept_transfer",
 ))
 _JOURNALLED = {verb for name, verb, _args in ASKED if name in _CHANGING}
 _JOURNALLED |= {verb for _name, verb, _args in (*ASKED_OF_GROUPS, *ASKED_OF_BACKUPS, *ASKED_OF_IMAGES)}

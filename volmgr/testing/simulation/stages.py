@@ -33,17 +33,20 @@ _MEMBERS = tuple(
 )
 _SET = Request("stage-c0", "create_cgsnapshot", {"cgsnapshot_id": "@c0", "group_id": "@g0"}, wait=True)
 
+#: what a volume can be given as another type.
+_TYPE = Request("stage-t0", "type_create", {"type_id": "@t0", "name": "t0"})
+
 #: by name: the requests that make it. ``v0``, ``v1`` are volumes, ``s0`` a snapshot and ``b0`` a backup of ``v0``. In
 #: a group ``g0`` with a cgsnapshot ``c0`` are ``v0`` and ``v3``.
 STAGES: dict[str, tuple[Request, ...]] = {
     "empty": (),
-    "volume": (_VOLUME,),
+    "volume": (_TYPE, _VOLUME,),
     "volumes": (_VOLUME, _OTHER),
-    "snapshot": (_VOLUME, _SNAPSHOT),
+    "snapshot": (_TYPE, _VOLUME, _SNAPSHOT),
     "connected": (_VOLUME, _CONNECTED),
     "unexported": (_VOLUME, _CONNECTED, _DISCONNECTED),
-    "exported": (_VOLUME, _SNAPSHOT, _CONNECTED, _SNAPSHOT_CONNECTED),
-    "attached": (_VOLUME, _CONNECTED, _ATTACHED),
+    "exported": (_TYPE, _VOLUME, _SNAPSHOT, _CONNECTED, _SNAPSHOT_CONNECTED),
+    "attached": (_TYPE, _VOLUME, _CONNECTED, _ATTACHED),
     "deleted": (_VOLUME, _DELETED),
     "grouped": (_OTHER, _GROUP, *_MEMBERS),
     "cgsnapped": (_OTHER, _GROUP, *_MEMBERS, _SET),
