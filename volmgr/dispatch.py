@@ -472,7 +472,7 @@ class Dispatcher(Steering, Outcomes):
         if obstacle is None or meeting.gone(claim, obstacle):
             return False  # what was in the way has ended since the claim was tried
         verdict, _holder = meeting.judge(operation, claim, obstacle)
-        if verdict is Policy.WAIT:
+        if verdict is Policy.WAIT and not meeting.stands_still(obstacle):
             return False
         return self._refuse(record, meeting.refusal(operation, claim, obstacle))
 

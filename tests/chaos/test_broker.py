@@ -14,7 +14,7 @@ from volmgr.testing.servers import RabbitMQServer
 
 pytest_plugins = ("volmgr.testing.servers.pytest_fixtures",)
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.extended]
 
 QUORUM = {"rabbit_quorum_queue": True, "rabbit_transient_quorum_queue": True, "kombu_reconnect_delay": 0.2}
 REQUESTS, ANSWER_SECONDS = 12, 5.0

@@ -31,6 +31,16 @@ sys.stdin.read()
 """
 
 
+RUN = """
+import sys
+from volmgr.incarnation import Incarnation
+from volmgr.tools import process
+inc = Incarnation(sys.argv[1], "node@b")
+inc.acquire()
+process.run(["sleep", "300"], timeout=300, stdin=inc.fd)
+"""
+
+
 def hold(folder: Path, mode: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder), mode], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -59,6 +69,23 @@ def test_a_dead_workers_child_is_ended_before_the_lock_is_had(tmp_path: Path) ->
     assert started(child) is not None
     mine = Incarnation(str(tmp_path), "node@b")
     assert holders(mine.path) == [child]
+    mine.acquire()
+    assert started(child) is None
+    mine.release()
+
+
+def test_a_worker_that_dies_while_a_child_runs(tmp_path: Path) -> None:
+    """As it is for every program that it starts: the kill point lies between the child's start and its end."""
+    died = subprocess.run(
+        [sys.executable, "-c", RUN, str(tmp_path)],
+        env={**os.environ, "VOLMGR_KILL_AT": "child/-/sleep.runs"},
+        timeout=60,
+        check=False,
+    )
+    assert died.returncode == -signal.SIGKILL
+    mine = Incarnation(str(tmp_path), "node@b")
+    (child,) = holders(mine.path)
+    assert "sleep" in command_of(child)
     mine.acquire()
     assert started(child) is None
     mine.release()

@@ -144,6 +144,18 @@ FOUND: dict[str, Plan] = {
         (Strike("step:create_volume/create/before", "crash"), Strike("step:create_snapshot/create/before", "crash")),
         stage="volume", orphans=("v2", "s1"),
     ),
+    # A letting go that failed as busy, but had taken place, gave the volume back without its storage.
+    "a letting go that was busy too late": Plan(
+        (Request("unmanage", "delete_volume", V0 | {"unmanage_only": True}, wait=True),),
+        (Strike("driver:unmanage/after", "fail", error="volmgr.busy.volume"),), stage="volume", switch=0.0,
+    ),
+    # What waited for an operation that was then parked for an operator waited without being told, for ever.
+    "who waits for what stands still is told": Plan(
+        (Request("revert", "revert_to_snapshot", V0 | {"snapshot_id": "@s0"}, late=(0.0,)),
+         Request("snap", "create_snapshot", V0 | {"snapshot_id": "@s1"})),
+        (Strike("step", "crash", 3), Strike("driver:trash_volume/before", "fail", error="volmgr.not_found")),
+        stage="snapshot", order=501012, switch=0.05, audits=True,
+    ),
     # An extension that failed after its effect left storage that is larger than its row: no snapshot could be taken.
     "an extension that took effect has taken place": Plan(
         (Request("extend", "extend_volume", V0 | {"new_size": 3}),),

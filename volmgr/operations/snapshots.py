@@ -149,9 +149,9 @@ class DeleteSnapshot(Operation[DeleteArgs]):
 
     def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
         if task.operation.claims:
-            busy = isinstance(error, exception.Busy | exception.Cancelled)
+            kinds = exception.Cancelled if self.a.unmanage_only else exception.Busy | exception.Cancelled
             failed = "error" if self.a.unmanage_only else "error_deleting"
-            tx.release("snapshot", self.a.snapshot_id, "available" if busy else failed)
+            tx.release("snapshot", self.a.snapshot_id, "available" if isinstance(error, kinds) else failed)
 
 
 @dataclass(frozen=True)

@@ -327,10 +327,12 @@ class DeleteVolume(Operation[DeleteArgs]):
         return {"volume_id": volume.id}
 
     def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
-        busy = isinstance(error, exception.Busy | exception.Cancelled)
+        # What is busy was left as it was; only a letting go may have come so far all the same, and has no way back.
+        kinds = exception.Cancelled if self.a.unmanage_only else exception.Busy | exception.Cancelled
+        spared = isinstance(error, kinds)
         if task.operation.claims:
             failed = "error" if self.a.unmanage_only else "error_deleting"
-            tx.release("volume", self.a.volume_id, None if busy else failed)
+            tx.release("volume", self.a.volume_id, None if spared else failed)
             for snapshot_id in task.data.get("snapshots") or ():
                 gone = is_discarded(task, "snapshot", snapshot_id)
                 tx.release("snapshot", snapshot_id, "error_deleting" if gone else "available")

@@ -8,6 +8,7 @@ unique key, so one that is sent twice runs once. Errors are the classes of :mod:
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from typing import Any
@@ -27,6 +28,8 @@ from volmgr.rpc.transport import get_transport
 
 RPC_VERSION = "1.0"
 MAX_MOVES = 3
+#: requests in a row without an answer after which a client listens for answers elsewhere.
+UNANSWERED = 2
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 0.5
 Answer = dict[str, Any]
 #: verbs that any worker answers and that have an argument ``host``; and all that have one.
@@ -49,8 +52,15 @@ class VolumeAPI(AdministrationAPI, ArchiveAPI, GroupsAPI, ImagesAPI, MovesAPI):
 
             conf = load([])
         self.timeout = timeout
-        self._transport = get_transport(conf, transport_url or conf.transport_url)
-        target = oslo_messaging.Target(topic=conf.volume_topic, version=RPC_VERSION)
+        self._conf, self._url = conf, transport_url or conf.transport_url
+        self._lock = threading.Lock()
+        self._unanswered = 0
+        self._retired: Any = None
+        self._connect()
+
+    def _connect(self) -> None:
+        self._transport = get_transport(self._conf, self._url)
+        target = oslo_messaging.Target(topic=self._conf.volume_topic, version=RPC_VERSION)
         self._client = oslo_messaging.get_rpc_client(
             self._transport, target, serializer=Serializer(), version_cap=RPC_VERSION
         )
@@ -63,6 +73,24 @@ class VolumeAPI(AdministrationAPI, ArchiveAPI, GroupsAPI, ImagesAPI, MovesAPI):
     def close(self) -> None:
         """Let go of the connections."""
         self._transport.cleanup()
+        if self._retired is not None:
+            self._retired.cleanup()
+
+    def _heard(self, answered: bool) -> None:
+        """Note whether a request was answered.
+
+        A broker that was killed may never deliver to the queue in which this client awaits its answers, see
+        :mod:`volmgr.rpc.rabbit`; a new one is made where nothing was heard several times.
+        """
+        with self._lock:
+            self._unanswered = 0 if answered else self._unanswered + 1
+            if self._unanswered < UNANSWERED or not str(self._url).startswith("rabbit"):
+                return
+            # Others may wait by the old one still; what was there before it was left long enough ago.
+            before, self._retired, self._unanswered = self._retired, self._transport, 0
+            self._connect()
+        if before is not None:
+            before.cleanup()
 
     def call(
         self,
@@ -85,12 +113,16 @@ class VolumeAPI(AdministrationAPI, ArchiveAPI, GroupsAPI, ImagesAPI, MovesAPI):
         for _ in range(MAX_MOVES):
             prepared = self._client.prepare(server=host, timeout=rpc_timeout or self.timeout)
             try:
-                return prepared.call(context, method, **args)
+                answer = prepared.call(context, method, **args)
+                self._heard(answered=True)
+                return answer
             except exception.Moved as moved:
                 host = str(moved.details["host"]).partition("#")[0]
             except exception.VolmgrError as error:
+                self._heard(answered=True)
                 raise exception.from_primitive(exception.to_primitive(error)) from None
             except oslo_messaging.MessagingTimeout as error:
+                self._heard(answered=False)
                 raise exception.Timeout(f"{method} was not answered in {rpc_timeout or self.timeout:.0f} s") from error
             except oslo_messaging.MessageDeliveryFailure as error:
                 raise exception.ServiceUnavailable(

@@ -6,12 +6,13 @@ it, and its messages' own ``acknowledge`` and ``requeue`` do nothing; what a wor
 Its listener for notifications does both when asked to, in the thread that owns the connection. Here the listener of
 RPC messages is made to do the same.
 
-The driver waits for the confirmation of what it sends, and for that of its consumers, as long as for a heartbeat: a
-minute. RabbitMQ never confirms what concerns a quorum queue that has no leader yet, as in the moment after its own
-start: who answers or asks just then, or listens for answers, is stuck for that minute, and nobody hears of anything
-although all are connected again. Here the wait ends after a few seconds; the driver then connects anew and tries again.
-A message that comes twice by that does no harm: a request has its key, an answer that nobody waits for any more is
-dropped. This module knows no verb.
+RabbitMQ never confirms what concerns a quorum queue that has no leader: in the moment after its own start, and for ever
+where it was killed so soon after a queue was declared that it knows the queue's name and not its log. The driver waits
+for each confirmation as long as for a heartbeat, a minute, and tries to deliver an answer for ever, on one of its few
+connections: soon nobody is answered any more, although all are connected. Here a wait ends after a few seconds, after
+which the driver connects anew, and an answer is given up in the end. A message that comes twice by that does no harm: a
+request has its key, an answer that nobody waits for any more is dropped. The client, for its part, listens elsewhere
+when it hears nothing (:mod:`volmgr.rpc.client`). This module knows no verb.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from oslo_messaging._drivers import amqpdriver, impl_rabbit
 
 from volmgr import exception
 
-#: seconds after which what the broker has not confirmed is done again.
-CONFIRM_SECONDS = 5.0
+#: seconds after which what the broker has not confirmed is done again, and how often that is done for an answer: for a
+#: minute where the broker is away, as the pauses between the tries grow.
+CONFIRM_SECONDS, ANSWER_TRIES = 5.0, 8
 
 
 class ImpatientConnection(impl_rabbit.Connection):  # type: ignore[misc]
@@ -31,6 +33,11 @@ class ImpatientConnection(impl_rabbit.Connection):  # type: ignore[misc]
 
     def set_transport_socket_timeout(self, timeout: float | None = None) -> None:
         super().set_transport_socket_timeout(CONFIRM_SECONDS if timeout is None else min(timeout, CONFIRM_SECONDS))
+
+    def _ensure_publishing(self, method: Any, exchange: Any, msg: Any, *args: Any, **kwargs: Any) -> None:
+        if not exchange.name:  # by the default exchange: an answer
+            kwargs["retry"] = ANSWER_TRIES
+        super()._ensure_publishing(method, exchange, msg, *args, **kwargs)
 
 
 def bound_confirmations(driver: Any) -> None:

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from volmgr import exception
+from volmgr import exception, killpoints
 from volmgr.concurrency import offload
 
 LOG = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ def run(
             )
         except FileNotFoundError as error:
             raise exception.ToolMissing(tool=argv[0], hint=f"Install the package that has {argv[0]}") from error
+        killpoints.reach(f"child/-/{argv[0]}.runs")
         try:
             ended = _watch(child.pid)
             if not _wait(ended, timeout, watch):
@@ -89,6 +90,7 @@ def run(
             _kill_group(child.pid)
             raise
         status = child.wait()
+        killpoints.reach(f"child/-/{argv[0]}.ended")
         return Result(status, _read(out), _read(err))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ import pytest
 from volmgr.testing.chaos.lvm_lio import LvmOutside
 from volmgr.testing.chaos.raids import Raiders
 from volmgr.testing.chaos.stage import Stage
+from volmgr.testing.chaos.tenants import PATIENCE_SECONDS, Tenant
 from volmgr.testing.daemon import Daemon
 from volmgr.testing.lab.commands import run
 from volmgr.types import GiB
 
 GROUP = "kills"
 KILLS = int(os.environ.get("VOLMGR_CHAOS_KILLS", "10"))
+KILL_SECONDS = 180.0
 SEED = int(os.environ.get("VOLMGR_CHAOS_SEED", "1"))
 
 
@@ -50,6 +53,43 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     run("udevadm", "settle")
     run("vgremove", "-q", "-f", "-y", GROUP)
     run("losetup", "--detach", device)
+
+
+def story(tenant: Tenant) -> None:
+    """Have every command of LVM run that a life of volumes needs."""
+    one, two, snapshot = (tenant.new_id() for _ in range(3))
+    tenant.must("create_volume", volume_id=one, size=1)
+    tenant.must("create_snapshot", volume_id=one, snapshot_id=snapshot)
+    tenant.must("create_volume", volume_id=two, snapshot_id=snapshot)
+    tenant.must("extend_volume", volume_id=two, new_size=2)
+    tenant.must("delete_volume", volume_id=two)
+    tenant.must("delete_snapshot", snapshot_id=snapshot)
+    tenant.must("delete_volume", volume_id=one)
+
+
+COMMANDS = ("lvcreate", "lvrename", "lvextend", "lvremove")
+MOMENTS = [(command, when) for command in COMMANDS for when in ("runs", "ended")]
+
+
+@pytest.mark.timeout(480)
+@pytest.mark.parametrize(
+    ("command", "when"),
+    [MOMENTS[0], *(pytest.param(*moment, marks=pytest.mark.extended) for moment in MOMENTS[1:])],
+)
+def test_a_death_while_a_child_runs(stage: Stage, command: str, when: str) -> None:
+    """The command lives on without the daemon, or has done its work and nobody has heard of it."""
+    tenant = Tenant(stage, f"{SEED}/{command}.{when}", "children", iscsi=False)
+    stage.aim(f"child/-/{command}.{when}")
+    with ThreadPoolExecutor(1) as pool:
+        told = pool.submit(story, tenant)
+        # A wipe comes last, and is slow where the guest is.
+        stage.wait_killed(KILL_SECONDS)
+        stage.aim("")
+        stage.start()
+        told.result(PATIENCE_SECONDS)
+    tenant.close()
+    assert stage.outside.settle() == []
+    assert stage.outside.strangers() == []
 
 
 @pytest.mark.timeout(120 + 60 * KILLS)

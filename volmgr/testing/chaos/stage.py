@@ -104,12 +104,12 @@ class Stage:
         """Return every point that any life has passed, in order."""
         return self._record.read_text().splitlines() if self._record.exists() else []
 
-    def wait_killed(self) -> None:
+    def wait_killed(self, seconds: float = KILL_SECONDS) -> None:
         """Wait until the daemon has ended itself.
 
         :raises AssertionError: it ended otherwise. :raises TimeoutExpired: the point was never reached.
         """
-        self.daemon.wait_killed(KILL_SECONDS)
+        self.daemon.wait_killed(seconds)
         self.kills += 1
 
     # --- asking ---------------------------------------------------------------------------------------------------
