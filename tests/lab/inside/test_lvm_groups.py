@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Groups of thin logical volumes: sets of one instant over LIO, gates that grow and go, and none that a death leaves shut.
+"""Groups of thin logical volumes: sets of one instant over LIO, gates that grow and go, and none that stays shut.
 
 The writer puts number n on the first disk, then on the second, then n + 1: a set is a prefix of that if the second has
 what the first has, or one less.

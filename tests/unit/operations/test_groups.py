@@ -16,6 +16,7 @@ from volmgr.db import models
 from volmgr.drivers.options import Configuration
 from volmgr.drivers.sim import SimDriver
 from volmgr.operations import cgsnapshots, groups, groups_from, snapshots, undelete, volumes
+from volmgr.operations.base import Operation
 from volmgr.testing.invariants import violations
 from volmgr.testing.rig import Rig
 
@@ -345,17 +346,15 @@ def test_a_set_waits_for_a_member_and_has_its_new_size(scene: Scene) -> None:
 
 
 def test_other_projects_do_not_see_groups(scene: Scene) -> None:
-    other = RequestContext(project_id="other", user_id="x", request_key=new_id(), overwrite=False)
-    with pytest.raises(exception.GroupNotFound):
-        scene.rig.dispatcher.submit(
-            other, groups.DeleteGroup, groups.DeleteGroup.args.parse({"group_id": scene.group_id})
-        )
-    arguments = volumes.CreateVolume.args.parse({"volume_id": new_id(), "size": 1, "group_id": scene.group_id})
-    with pytest.raises(exception.GroupNotFound):
-        scene.rig.dispatcher.submit(other, volumes.CreateVolume, arguments)
-    arguments = groups_from.CreateGroupFromSource.args.parse({"group_id": new_id(), "source_group_id": scene.group_id})
-    with pytest.raises(exception.GroupNotFound):
-        scene.rig.dispatcher.submit(other, groups_from.CreateGroupFromSource, arguments)
+    requests: list[tuple[type[Operation[Any]], dict[str, Any]]] = [
+        (groups.DeleteGroup, {"group_id": scene.group_id}),
+        (volumes.CreateVolume, {"volume_id": new_id(), "size": 1, "group_id": scene.group_id}),
+        (groups_from.CreateGroupFromSource, {"group_id": new_id(), "source_group_id": scene.group_id}),
+    ]
+    for cls, arguments in requests:
+        other = RequestContext(project_id="other", user_id="x", request_key=new_id(), overwrite=False)
+        with pytest.raises(exception.GroupNotFound):
+            scene.rig.dispatcher.submit(other, cls, cls.args.parse(arguments))
 
 
 def test_a_member_that_is_brought_back_comes_alone(tmp_path: Path) -> None:

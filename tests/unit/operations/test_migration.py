@@ -72,7 +72,7 @@ def refused(site: Site, volume_id: str, error: type[exception.VolmgrError], host
     with pytest.raises(error) as caught:
         site.do(migration.MigrateVolume, volume_id=volume_id, host=host)
     assert site.volume(volume_id) == before
-    assert site.one.rows(models.operations, verb="migrate_volume") == []
+    assert {row["state"] for row in site.one.rows(models.operations, verb="migrate_volume")} <= {"failed"}
     return caught.value
 
 

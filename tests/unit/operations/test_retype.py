@@ -51,7 +51,7 @@ def test_what_does_not_fit_here_is_refused_before_anything_changes(site: Site) -
         site.do(retype.Retype, volume_id=volume_id, new_type_id="fast")
     assert "media" in caught.value.message and "on-demand" in caught.value.hint
     assert site.volume(volume_id) == before
-    assert site.one.rows(models.operations, verb="retype") == []
+    assert [row["state"] for row in site.one.rows(models.operations, verb="retype")] == ["failed"]
     with pytest.raises(exception.NoValidBackend):
         site.do(retype.Retype, volume_id=volume_id, new_type_id="fast", migration_policy="on-demand")
     assert site.volume(volume_id) == before
