@@ -8,12 +8,13 @@ those. It knows no store.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from volmgr import exception
@@ -65,10 +66,12 @@ class FdSource(Source):
         self._sparse = stat.S_ISREG(os.fstat(fd).st_mode)
 
     def _next_data(self, offset: int) -> int:
-        return int(offload(_next_data, self._fd, offset)) if self._sparse else offset
+        with _typed("read"):
+            return int(offload(_next_data, self._fd, offset)) if self._sparse else offset
 
     def read(self, offset: int, length: int) -> bytes:
-        return _whole(offload(_pread, self._fd, offset, length), offset, length)
+        with _typed("read"):
+            return _whole(offload(_pread, self._fd, offset, length), offset, length)
 
     def work(self, function: Callable[..., Any], *args: Any) -> Any:
         return offload(function, *args)
@@ -108,14 +111,20 @@ class FdSink(Sink):
         self._fd = fd
 
     def write(self, offset: int, data: bytes) -> None:
-        offload(_pwrite, self._fd, offset, data)
+        with _typed("written"):
+            offload(_pwrite, self._fd, offset, data)
 
     def zero(self, offset: int, length: int) -> None:
-        if not offload(punch, self._fd, offset, length):
-            super().zero(offset, length)
+        with _typed("cleared"):
+            if offload(punch, self._fd, offset, length):
+                return
+            end = offset + length
+            for start in range(offset, end, len(_ZEROS)):
+                offload(_clear, self._fd, start, min(len(_ZEROS), end - start))
 
     def sync(self) -> None:
-        offload(os.fsync, self._fd)
+        with _typed("flushed"):
+            offload(os.fsync, self._fd)
 
 
 def source_of(file: Any) -> Source:
@@ -157,6 +166,25 @@ def _pread(fd: int, offset: int, length: int) -> bytes:
         parts.append(part)
         offset, length = offset + len(part), length - len(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _clear(fd: int, offset: int, length: int) -> None:
+    """Write zeros where there are none: what reads as zeros may have no space yet, and is to have none after it."""
+    zeros = _ZEROS[:length]
+    if _pread(fd, offset, length) != zeros:
+        _pwrite(fd, offset, zeros)
+
+
+@contextlib.contextmanager
+def _typed(what: str) -> Iterator[None]:
+    """Turn what the kernel says of a device into an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        said = f"The volume's device cannot be {what}: {error.strerror or error}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise exception.NoSpace(said, hint="Make room in the backend") from error
+        raise exception.BackendDown(said, hint="See: dmesg") from error
 
 
 def _pwrite(fd: int, offset: int, data: bytes) -> None:

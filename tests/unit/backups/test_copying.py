@@ -248,3 +248,29 @@ def test_a_removed_backup_is_never_half_whole() -> None:
     assert removed[0] == form.manifest_name(made.id)
     assert store.folders() == [other.id]
     assert restored(store, other, 64) == b"x" * 64
+
+
+def test_where_no_holes_can_be_made_only_what_is_no_zero_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a thin volume: zeros that are written take space that what was never written does not have."""
+    monkeypatch.setattr("volmgr.backups.device.punch", lambda *_: False)
+    size, store = 64 * MiB, MemoryStore()
+    empty = file_of(tmp_path / "volume", size, {})
+    with empty.open("rb") as file:
+        made = Writer(store, draft(size)).write(file)
+    target = file_of(tmp_path / "target", 2 * size, {5 * MiB + 7: b"old", 2 * size - 3: b"old"})
+    before = os.stat(target).st_blocks
+    with target.open("r+b") as file:
+        Reader(store, made).restore(file, 2 * size)
+    assert target.read_bytes() == bytes(2 * size)
+    assert os.stat(target).st_blocks <= before + 2 * MiB // 512
+
+
+def test_a_device_that_fails_is_a_typed_error() -> None:
+    store = MemoryStore()
+    made = Writer(store, draft(MiB)).write(io.BytesIO(b"x" * MiB))
+    with open("/dev/full", "r+b", buffering=0) as full, pytest.raises(exception.NoSpace, match="cannot be written"):
+        Reader(store, made).restore(full, MiB)
+    with open(os.devnull, "rb", buffering=0) as empty, pytest.raises(exception.Inconsistent, match="after 0 bytes"):
+        Writer(store, draft(MiB)).write(empty)
