@@ -126,14 +126,16 @@ class LVMGroups(LVMBuilding, LVMTrash, abstract=True):
             self._refuse_past_gate(volume)
         self._thin_pool.admit()
         made: list[tuple[Resource, tuple[str, ...]]] = []
+        # A host may be its own initiator: then its SCSI disks wait as well, and LVM would wait for them.
+        devices = [item.name for item in self._look().physical] if live else []
         gated = [volume.name_id for volume in live if self.gates.exists(volume.name_id)]
         try:
             seconds = HOLD_SECONDS + len(pairs) * HOLD_SECONDS_EACH
             if gated:
                 with self.gates.held(gated, seconds):
-                    self._snap_each(pairs, made)
+                    self._snap_each(pairs, made, devices)
             else:
-                self._snap_each(pairs, made)
+                self._snap_each(pairs, made, devices)
             self._check_pool()
         except BaseException:
             for resource, tags in made:
@@ -157,12 +159,15 @@ class LVMGroups(LVMBuilding, LVMTrash, abstract=True):
         return True
 
     def _snap_each(
-        self, pairs: Sequence[tuple[Resource, str]], made: list[tuple[Resource, tuple[str, ...]]]
+        self,
+        pairs: Sequence[tuple[Resource, str]],
+        made: list[tuple[Resource, tuple[str, ...]]],
+        devices: Sequence[str],
     ) -> None:
         for resource, origin in pairs:
             tags = tags_of(resource)
             made.append((resource, tags))
-            self.vg.snapshot(resource.name, origin, tags)
+            self.vg.snapshot(resource.name, origin, tags, devices=devices)
 
     def _check_pool(self) -> None:
         """Return if LVM and the kernel agree about the pool: then every snapshot that LVM knows is there.

@@ -159,17 +159,26 @@ class VolumeGroup:
             if size:
                 self._change("lvextend", option, f"+{_bytes(size)}", f"{self.name}/{_checked(pool)}", again=False)
 
-    def snapshot(self, volume: str, origin: str, tags: Sequence[str] = (), space_bytes: int | None = None) -> None:
+    def snapshot(
+        self,
+        volume: str,
+        origin: str,
+        tags: Sequence[str] = (),
+        space_bytes: int | None = None,
+        devices: Sequence[str] = (),
+    ) -> None:
         """Make a snapshot, active and writeable.
 
         One that failed is not tried again: what it left may be of a later moment than the caller's.
 
         :param space_bytes: for a thick origin: room for what changes, LVM takes no more than it can ever need.
+        :param devices: the only ones that LVM may look at, while others would not answer; all without them.
         :raises LvNotFound: the origin is not there. :raises LvExists: the name is taken.
         """
+        only = ("--devices", ",".join(devices)) if devices else ()
         space = ("-kn",) if space_bytes is None else ("-L", _bytes(space_bytes))
         self._change(
-            "lvcreate", "-s", *space, *self._named(volume, tags), f"{self.name}/{_checked(origin)}", again=False
+            "lvcreate", *only, "-s", *space, *self._named(volume, tags), f"{self.name}/{_checked(origin)}", again=False
         )
 
     def _named(self, volume: str, tags: Sequence[str]) -> list[str]:

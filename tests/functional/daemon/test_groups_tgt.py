@@ -90,6 +90,16 @@ class Writer:
             process.stdout.readline()  # how fast it was
             self.count += 1
 
+    def fill(self) -> None:
+        """Give each volume so many bytes that copies of several take a while; call it before it writes."""
+        for process in self._processes:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(b"write -P 255 512M 48M\n")
+            process.stdin.flush()
+            while b"wrote" not in process.stdout.readline():
+                pass
+            process.stdout.readline()
+
     def __enter__(self) -> Writer:
         self._thread.start()
         return self
@@ -147,7 +157,9 @@ def test_a_set_is_a_prefix_of_what_was_written(served: Daemon) -> None:
     with served.client() as client:
         group_id, members, infos = make_group(client)
         sets = []
-        with Writer(infos) as writer:
+        writer = Writer(infos)
+        writer.fill()
+        with writer:
             for _ in range(SETS):
                 writer.wait_on()
                 made = client.do("create_cgsnapshot", new_id(), group_id=group_id)["result"]["snapshots"]
