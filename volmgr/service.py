@@ -35,7 +35,7 @@ from volmgr.images.access import Images
 from volmgr.incarnation import Incarnation, command_of
 from volmgr.metrics import Metrics, Unmeasured
 from volmgr.notifications import Notifications, Silence, open_notifications
-from volmgr.operations import placing
+from volmgr.operations import image_source, placing
 from volmgr.operations.attachments import Attachments
 from volmgr.operations.base import Args, Operation
 from volmgr.operations.catalogue import Catalogue
@@ -361,6 +361,7 @@ class Worker:
     def _take_over(self) -> None:
         if count := self.dispatcher.recover():
             LOG.warning("Took over %d operations that an earlier volmgr-volume had begun", count)
+        image_source.sweep(self.database, self.images)
 
     def _reconcile(self) -> None:
         """Audit again and again until the end."""

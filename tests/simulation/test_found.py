@@ -161,6 +161,18 @@ FOUND: dict[str, Plan] = {
         (Request("extend", "extend_volume", V0 | {"new_size": 3}),),
         (Strike("driver:extend_volume/after", "fail"),), stage="connected",
     ),
+    # Whoever was connected while the volume was extended went on seeing the size of before.
+    "a connection that is made during an extension sees it": Plan(
+        (Request("extend", "extend_volume", V0 | {"new_size": 4}),
+         Request("connect", "initialize_connection", V0 | {"connector": "&b"}, 1, wait=True, late=(1.0,))),
+        (Strike("driver:extend_volume/before", "delay", seconds=10.0),), stage="volume",
+    ),
+    # A creation from an image met storage of others' making and could not undo at once what it had put into the cache:
+    # it ended by the error of the undoing, and its volume was left with the strange storage.
+    "strange storage stays strange when an undoing fails": Plan(
+        (Request("create", "create_volume", {"volume_id": "@v1", "size": 3, "image_id": "i0"}),),
+        (Strike("driver:delete_volume/after", "fail", error="volmgr.timeout"),), stage="pictured", orphans=("v1",),
+    ),
 }
 
 

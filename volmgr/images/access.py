@@ -57,6 +57,10 @@ class Images:
         """Return a transfer of a volume to a new image; see :class:`Uploading`."""
         return Uploading(self.tools, self.store_of(info), info, key)
 
+    def staged(self) -> set[str]:
+        """Return the keys under which something is staged."""
+        return self.tools.staging.keys()
+
     def forget(self, key: str) -> None:
         """Remove what was staged under a key; absent is success."""
         self.tools.staging.forget(key)

@@ -49,6 +49,12 @@ class Staging:
         """The folder, open."""
         return Folder(self.path)
 
+    def keys(self) -> set[str]:
+        """Return the keys under which something is staged; without the folder there is nothing."""
+        if not os.path.isdir(self.path):
+            return set()
+        return {name.partition(".")[0] for name, _status in self.folder.entries()}
+
     def forget(self, key: str) -> None:
         """Remove what was staged under a key; absent is success."""
         folder = self.folder

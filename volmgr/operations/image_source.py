@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from volmgr import exception, types
+from volmgr import exception, states, types
 from volmgr.db import claims, exports, image_cache, models, quotas
 from volmgr.db.closing import Closing
 from volmgr.drivers.making import making
@@ -27,6 +27,8 @@ from volmgr.types import GiB
 
 if TYPE_CHECKING:
     from volmgr.db.admission import Admitting
+    from volmgr.db.engine import Database
+    from volmgr.images.access import Images
     from volmgr.tasks import Backend, Task
 
 LOG = logging.getLogger(__name__)
@@ -80,6 +82,19 @@ def lane_of(backend: Backend, found: Found, host: str | None) -> Lane:
     with backend.placement.database.reader() as conn:
         row = image_cache.get(conn, host, found.info.full_id)
     return Lane.CONTROL if row is not None and row.version == found.info.version else Lane.BULK
+
+
+def sweep(database: Database, images: Images) -> None:
+    """Remove what is staged for no operation that could go on with it: one that was abandoned, for example."""
+    if not (staged := images.staged()):
+        return
+    table = models.operations
+    going_on = sa.select(table.c.id).where(table.c.id.in_(staged), table.c.state.in_(states.UNFINISHED))
+    with database.reader() as conn:
+        wanted = set(conn.execute(going_on).scalars())
+    for key in staged - wanted:
+        LOG.warning("What was staged of an image for %s, which has ended, is removed", key)
+        images.forget(key)
 
 
 # --- the cache, in SQL ------------------------------------------------------------------------------------------------

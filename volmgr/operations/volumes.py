@@ -531,6 +531,8 @@ class ExtendVolume(Operation[ExtendArgs]):
         volume = task.volume(self.a.volume_id)
         tx.release("volume", volume.id, size=self.a.new_size)
         tx.resize_object(volume.name_id, self.a.new_size)
+        # Who was connected meanwhile has been shown the size of before.
+        task.data["exported"] = exports.exported(tx.conn, [volume.id])
         return {"volume_id": volume.id, "size": self.a.new_size}
 
     def committed(self, task: Task) -> None:

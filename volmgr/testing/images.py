@@ -117,5 +117,8 @@ class MemoryImages(Images):
     def download(self, info: ImageInfo, key: str, volume_bytes: int) -> Download:
         return _Download(self.tools, self.store_of(info), info, key, volume_bytes)
 
+    def staged(self) -> set[str]:
+        return set()
+
     def forget(self, key: str) -> None:
         """There is nothing to forget."""

@@ -139,7 +139,7 @@ class QemuImg:
 
 
 def _path(fd: int) -> str:
-    return f"/dev/fd/{fd}"
+    return f"/proc/self/fd/{fd}"
 
 
 def _fraction(fd: int) -> float:

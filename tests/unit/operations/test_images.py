@@ -17,7 +17,7 @@ from volmgr import exception, types
 from volmgr.db import models
 from volmgr.db.image_cache import CacheSettings
 from volmgr.images.base import ImageInfo
-from volmgr.operations import images, volumes
+from volmgr.operations import image_source, images, volumes
 from volmgr.reconcile.auditor import Auditor
 from volmgr.testing.invariants import violations
 from volmgr.testing.rig import Rig
@@ -499,3 +499,15 @@ def test_a_deletion_waits_for_the_clone_that_holds_the_kept_image(cached: Rig) -
     times = [item.finished_at for item in ended]
     assert all(isinstance(item, datetime.datetime) for item in times)
     assert violations(cached.database, cached.driver) == []
+
+
+def test_what_is_staged_for_nobody_goes_at_a_start(rig: Rig) -> None:
+    put(rig)
+    answer = rig.submit(volumes.CreateVolume, volume_id=new_id(), image_id="image", size=1)
+    folder, ended = rig.images.tools.staging.folder, new_id()
+    for key in (answer["operation_id"], ended):
+        folder.create(f"{key}.image", 5)
+    image_source.sweep(rig.database, rig.images)
+    assert staged(rig) == [f"{answer['operation_id']}.image"], "an operation that waits may go on with it"
+    rig.run()
+    assert staged(rig) == []
