@@ -150,7 +150,7 @@ class Recorded:
         first = self.points.index(self.scenario.since) if self.scenario.since else 0
         opening = whole or next(item for item in SCENARIOS if item.verb == self.scenario.verb) is self.scenario
         for point, number in counted(self.points)[first:]:
-            if self.scenario.pair and (point.endswith(ADMISSION) or (number + len(point)) % (1 if whole else 3)):
+            if self.scenario.pair and (point.endswith(ADMISSION) or (number + len(point)) % (1 if whole else 5)):
                 continue  # either may be asked first, and in brief a share of them does
             if (opening or not point.endswith(ADMISSION)) and (whole or not (self.scenario.lean and "/-/" in point)):
                 yield Strike(point, number)
