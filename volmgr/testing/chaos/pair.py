@@ -65,15 +65,15 @@ class Pair(Stage):
             found += [item["passed"] for item in answer["backends"]]
         return found == [True] * 4
 
-    def wait_killed(self) -> None:
+    def wait_killed(self, seconds: float = KILL_SECONDS) -> None:
         """Wait until either has ended itself."""
         dead: Callable[[], list[Daemon]] = lambda: [  # noqa: E731 - a name for what is waited for
             item for item in self.daemons if item.process is not None and item.process.poll() is not None
         ]
-        deadline = time.monotonic() + KILL_SECONDS
+        deadline = time.monotonic() + seconds
         while not (found := dead()):
             if time.monotonic() >= deadline:
-                raise subprocess.TimeoutExpired("volmgr-volume", KILL_SECONDS)
+                raise subprocess.TimeoutExpired("volmgr-volume", seconds)
             time.sleep(0.01)
         for daemon in found:
             assert daemon.process is not None

@@ -211,6 +211,16 @@ OF_MOVES: tuple[Scenario, ...] = (
     Scenario(
         "migrate-by-the-driver", "migrate_volume", AT_FIRST, MIGRATE, pair=True, lean=True, options=(("shared", True),)
     ),
+    Scenario(
+        "migrate-fails-while-copying",
+        "migrate_volume",
+        AT_FIRST,
+        MIGRATE,
+        faults=({**_fails("before_volume_copy", "@v", "before"), "times": 1},),
+        since="migrate_volume/copy/undo",
+        pair=True,
+        lean=True,
+    ),
     Scenario("receive", "receive_volume", AT_FIRST, MIGRATE, pair=True),
     Scenario(
         "receive-fails",
