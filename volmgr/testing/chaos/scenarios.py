@@ -187,7 +187,8 @@ OF_GROUPS: tuple[Scenario, ...] = (
 TYPE = Call("type_create", {"type_id": "@c", "name": "@c"})
 REPLICATED = Call("type_create", {"type_id": "@c", "name": "@c", "extra_specs": {"replication": "<is> True"}})
 RETYPE = Call("retype", {"volume_id": "@v", "new_type_id": "@c"})
-AT_FIRST = (_create("@v", size=1, host="node@b"), Call(MARK, {"volume": "@v", "text": "first"}))
+#: a pair places what is made on its first worker.
+AT_FIRST = MARKED
 MIGRATE = Call("migrate_volume", {"volume_id": "@v", "host": "node@two"})
 COPY = _create("@c", size=1, host="node@two")
 COMPLETE = Call("migrate_volume_completion", {"volume_id": "@v", "new_volume_id": "@c"})
