@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
@@ -22,6 +22,7 @@ from volmgr.db import exports, models, operations, quotas
 from volmgr.db import types as volume_types
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
+from volmgr.drivers.lvm_copy import Pace
 from volmgr.operations.base import Lane, Operation, Step
 from volmgr.operations.placing import of_type
 from volmgr.operations.receiving import ReceiveVolume
@@ -275,7 +276,7 @@ class Moving(Operation[Any]):
         done = blockcopy.copy(
             task.driver.local_path(source), made["path"], volume.size_bytes,
             start=0 if live else int(task.checkpoints.get("copied", 0)), progress=task.progress,
-            keep=lambda position: task.keep(copied=position), compare=live,
+            keep=lambda position: task.keep(copied=position), spend=_pace(task), compare=live,
         )
         task.driver.after_volume_copy(task.context, source, target)
         return {"bytes": done, "passes": task.data.get("passes", [])}
@@ -294,7 +295,8 @@ class Moving(Operation[Any]):
             task.driver.delete_snapshot(moment)
             task.driver.create_snapshot(moment)
             written = blockcopy.copy(
-                task.driver.local_path(moment), path, source.size_bytes, progress=task.progress, compare=bool(passes)
+                task.driver.local_path(moment), path, source.size_bytes,
+                progress=task.progress, spend=_pace(task), compare=bool(passes),
             )
             self._drop_moment(task)
             passes.append(written)
@@ -397,6 +399,11 @@ class Moving(Operation[Any]):
         if task.operation.claims:
             moved = task.data["plan"]["way"] != IN_PLACE
             tx.release("volume", volume.id, **({"migration_status": "error"} if moved else {}))
+
+
+def _pace(task: Task) -> Callable[[int], None]:
+    """Return what keeps a copy below the backend's limit of bytes per second."""
+    return Pace(int(task.driver.configuration.safe_get("volume_copy_bps_limit") or 0)).spend
 
 
 def _made(child: types.OperationRecord | None) -> dict[str, Any] | None:

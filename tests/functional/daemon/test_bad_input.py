@@ -117,7 +117,13 @@ BAD: dict[str, st.SearchStrategy[Any]] = {
     **dict.fromkeys(("volumes", "snapshots", "gigabytes"), NO_COUNT),
     **dict.fromkeys(("extra_specs", "specs"), NO_SPECS),
     **dict.fromkeys(("type_id", "qos_id"), NO_NAME),
-    "reservations": NO_UUIDS,
+    **dict.fromkeys(("reservations", "old_reservations"), NO_UUIDS),
+    **dict.fromkeys(("transfer_id", "new_volume_id"), NO_UUID),
+    **dict.fromkeys(("new_type_id", "new_user", "new_project", "auth_key", "secondary_backend_id"), NO_NAME),
+    **dict.fromkeys(("force_host_copy", "error"), NO_BOOLEAN),
+    "migration_policy": st.one_of(NOT_TEXT, st.sampled_from(["", "always", "NEVER"])),
+    "volume_status": st.one_of(NOT_TEXT, CONTROL, st.just("x" * 33)),
+    "expires_in": NO_SECONDS,
     "limits": NO_LIMITS,
     "is_public": NO_BOOLEAN,
     "project_id": NO_NAME,
@@ -324,6 +330,9 @@ def served(request: pytest.FixtureRequest, make_daemon: Callable[..., Daemon]) -
         "type_id": instance, "qos_id": instance, "reservation_id": instance, "volumes": 1, "snapshots": 1,
         "gigabytes": 1, "extra_specs": {"a": "b"}, "specs": {"a": "b"}, "reservations": [instance],
         "limits": {"volumes": 5}, "is_public": True, "project_id": "project", "consumer": "both", "expire": 60.0,
+        "new_type_id": "t", "migration_policy": "never", "force_host_copy": False, "old_reservations": [instance],
+        "new_volume_id": other_id, "error": False, "volume_status": "available", "transfer_id": instance,
+        "auth_key": "k", "expires_in": 5.0, "new_user": "u", "new_project": "q", "secondary_backend_id": "x",
     }
     (path,) = (daemon.state / "rpc").glob("*.sock")
     yield daemon, path, valid

@@ -25,7 +25,8 @@ class Pair(Stage):
     """
 
     def __init__(self, folder: Path, *, shared: bool = False, **options: Any) -> None:
-        super().__init__(folder, **options)
+        # What is made without a place goes to the first.
+        super().__init__(folder, goodness_function="100", **options)
         store = folder / ("sim" if shared else "other/sim")
         self.other = Daemon(
             folder / "other",

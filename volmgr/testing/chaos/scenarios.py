@@ -187,7 +187,8 @@ OF_GROUPS: tuple[Scenario, ...] = (
 TYPE = Call("type_create", {"type_id": "@c", "name": "@c"})
 REPLICATED = Call("type_create", {"type_id": "@c", "name": "@c", "extra_specs": {"replication": "<is> True"}})
 RETYPE = Call("retype", {"volume_id": "@v", "new_type_id": "@c"})
-AT_FIRST = (_create("@v", size=1, host="node@b"), Call(MARK, {"volume": "@v", "text": "first"}))
+#: a pair places what is made on its first worker.
+AT_FIRST = MARKED
 MIGRATE = Call("migrate_volume", {"volume_id": "@v", "host": "node@two"})
 COPY = _create("@c", size=1, host="node@two")
 COMPLETE = Call("migrate_volume_completion", {"volume_id": "@v", "new_volume_id": "@c"})
@@ -210,6 +211,16 @@ OF_MOVES: tuple[Scenario, ...] = (
     Scenario("migrate", "migrate_volume", AT_FIRST, MIGRATE, pair=True, lean=True),
     Scenario(
         "migrate-by-the-driver", "migrate_volume", AT_FIRST, MIGRATE, pair=True, lean=True, options=(("shared", True),)
+    ),
+    Scenario(
+        "migrate-fails-while-copying",
+        "migrate_volume",
+        AT_FIRST,
+        MIGRATE,
+        faults=({**_fails("before_volume_copy", "@v", "before"), "times": 1},),
+        since="migrate_volume/copy/undo",
+        pair=True,
+        lean=True,
     ),
     Scenario("receive", "receive_volume", AT_FIRST, MIGRATE, pair=True),
     Scenario(

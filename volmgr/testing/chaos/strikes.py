@@ -34,6 +34,8 @@ LOG = logging.getLogger(__name__)
 ROLES = ("@v", "@s", "@c", "@g", "@h", "@k", "@b")
 TAKEN = "-/taken"
 #: points that are the same code whatever the verb's story: they are struck in the first story of each verb.
+#: of so many points of a story with two workers one is struck, unless the whole is asked for.
+PAIR_SHARE = 5
 ADMISSION = ("received", "admitted")
 
 
@@ -142,6 +144,17 @@ class Recorded:
     outcomes: list[Fingerprint]
     nothing: list[Fingerprint] = field(default_factory=list)
 
+    def _boundaries(self, first: int, *, whole: bool) -> list[tuple[str, int]]:
+        """Return the points to be struck at, each with its number.
+
+        Of two workers either may be asked first, so what both pass is left out; and as they take long to start, in
+        brief a share of their points does.
+        """
+        found = counted(self.points)[first:]
+        if not self.scenario.pair:
+            return found
+        return [item for item in found if not item[0].endswith(ADMISSION)][:: 1 if whole else PAIR_SHARE]
+
     def strikes(self, *, whole: bool = False) -> Iterator[Strike]:
         """Return every kill of this story.
 
@@ -149,9 +162,7 @@ class Recorded:
         """
         first = self.points.index(self.scenario.since) if self.scenario.since else 0
         opening = whole or next(item for item in SCENARIOS if item.verb == self.scenario.verb) is self.scenario
-        for point, number in counted(self.points)[first:]:
-            if self.scenario.pair and (point.endswith(ADMISSION) or (number + len(point)) % (1 if whole else 3)):
-                continue  # either may be asked first, and in brief a share of them does
+        for point, number in self._boundaries(first, whole=whole):
             if (opening or not point.endswith(ADMISSION)) and (whole or not (self.scenario.lean and "/-/" in point)):
                 yield Strike(point, number)
         for inside in self.scenario.inside:
