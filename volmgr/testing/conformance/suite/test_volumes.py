@@ -88,7 +88,7 @@ class TestVolumes:
         assert set(bench.seen("current")) == {volume.name_id}
 
     def test_volumes_can_be_created_side_by_side(self, bench: Bench) -> None:
-        volumes = [bench.volume() for _ in range(24)]
+        volumes = [bench.volume() for _ in range(12)]
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(bench.driver.create_volume, volumes))
         found = bench.seen("current")
