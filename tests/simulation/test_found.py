@@ -144,6 +144,15 @@ FOUND: dict[str, Plan] = {
         (Strike("step:create_volume/create/before", "crash"), Strike("step:create_snapshot/create/before", "crash")),
         stage="volume", orphans=("v2", "s1"),
     ),
+    # A volume that could not be made kept its object's id, and its deletion took what bore that name away.
+    "the deletion of what could not be made spares an orphan": Plan(
+        (Request("create", "create_volume", {"volume_id": "@v2", "size": 1}, wait=True),
+         Request("delete", "delete_volume", {"volume_id": "@v2"}, wait=True),
+         Request("snap", "create_snapshot", V0 | {"snapshot_id": "@s1"}, wait=True),
+         Request("unsnap", "delete_snapshot", {"snapshot_id": "@s1"}, wait=True)),
+        (Strike("driver:create_volume/before", "fail"), Strike("driver:create_snapshot/before", "fail")),
+        stage="volume", orphans=("v2", "s1"),
+    ),
     # A letting go that failed as busy, but had taken place, gave the volume back without its storage.
     "a letting go that was busy too late": Plan(
         (Request("unmanage", "delete_volume", V0 | {"unmanage_only": True}, wait=True),),

@@ -132,8 +132,8 @@ class Closing:
     def exchange_object(self, resource: str, resource_id: str, object_id: str) -> None:
         """Give a resource that this operation holds an object of a new id, of which the backend has nothing.
 
-        For one whose object's name the backend has given to something else: whatever becomes of the resource later,
-        that is not touched.
+        For one that could not be made: whatever bears the name of its object now or later is something else, and is
+        not touched, whatever becomes of the resource.
         """
         table, new = claims.TABLES[resource], str(uuid.uuid4())
         held = (table.c.id == resource_id) & (table.c.operation_id == self.operation.id)

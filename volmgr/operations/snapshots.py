@@ -18,7 +18,6 @@ from volmgr.operations import members
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
 from volmgr.operations.registry import register
 from volmgr.operations.volumes import bury, discard_step, unexport_step, wipe_row, with_object
-from volmgr.progress import untouched
 from volmgr.tasks import Task
 
 _text = validate.optional(validate.name)
@@ -88,7 +87,7 @@ class CreateSnapshot(Operation[CreateArgs]):
     def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
         snapshot = task.snapshot(self.a.snapshot_id)
         if not isinstance(error, exception.Cancelled):
-            if untouched(error):
+            if not task.abandoned:
                 tx.exchange_object("snapshot", snapshot.id, snapshot.name_id)
             tx.release("snapshot", self.a.snapshot_id, "error")
             return

@@ -21,7 +21,6 @@ from volmgr.operations import image_source, members, placing, restoring
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
 from volmgr.operations.registry import register
 from volmgr.placement import Place
-from volmgr.progress import untouched
 from volmgr.tasks import Backend, Task
 
 if TYPE_CHECKING:
@@ -238,7 +237,8 @@ class CreateVolume(Operation[CreateArgs]):
             image_source.forsake(task, tx, self.a.volume_id)
         volume = task.volume(self.a.volume_id)
         if not isinstance(error, exception.Cancelled):
-            if untouched(error) or task.data.get("strange"):
+            if not task.abandoned or task.data.get("strange"):
+                # Nothing of it is there, so whatever may come to bear its name is not its own.
                 tx.exchange_object("volume", volume.id, volume.name_id)
             tx.release("volume", self.a.volume_id, "error")
             return

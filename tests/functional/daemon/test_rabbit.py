@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from urllib.parse import urlsplit
 
+import amqp  # type: ignore[import-untyped]
 import pytest
 
 from volmgr import exception
+from volmgr.rpc.client import UNANSWERED
 from volmgr.testing.daemon import Client, Daemon
 from volmgr.testing.servers import RabbitMQServer
 from volmgr.testing.waiting import wait_until
@@ -102,3 +105,31 @@ def test_a_cast_whose_worker_was_killed_is_redelivered_and_runs_once(
     rabbit_daemon.kill()
     rabbit_daemon.start()
     assert len(client.api.list_operations(client.context)) == 1
+
+
+def test_a_client_whose_answers_never_come_listens_elsewhere(
+    rabbitmq_server: RabbitMQServer, rabbit_daemon: Daemon, client: Client
+) -> None:
+    """As after a death of the broker that leaves the client's queue of answers without a leader."""
+    rabbit_daemon.start()
+    client.api.timeout = 30.0
+    client.api.get_capabilities(client.context)
+    queue = client.api._transport._driver._reply_q
+    url = urlsplit(rabbitmq_server.url)
+    thief = amqp.Connection(
+        f"{url.hostname}:{url.port}", userid=url.username, password=url.password, virtual_host=url.path[1:]
+    )
+    thief.connect()
+    try:
+        # Whoever has the higher priority gets everything.
+        thief.channel().basic_consume(queue, no_ack=True, callback=lambda _message: None, arguments={"x-priority": 10})
+        client.api.timeout = 1.5
+        for _ in range(UNANSWERED):
+            with pytest.raises(exception.Timeout):
+                client.api.get_capabilities(client.context)
+        client.api.timeout = 30.0
+        assert client.api.get_capabilities(client.context)
+        assert client.api._transport._driver._reply_q != queue
+    finally:
+        thief.close()
+    rabbit_daemon.stop()

@@ -125,12 +125,11 @@ def test_quota_is_what_the_rows_say_after_a_refusal(rig: Rig, way: Way) -> None:
     }
 
 
-PLACES = ("create/before", "create/after", "-/close", "-/fail")
+PLACES = (("create/before", True), ("-/fail", True), ("create/after", False), ("-/close", False))
 
 
 @every_way
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("present", [True, False], ids=["orphan", "nothing there"])
+@pytest.mark.parametrize(("place", "present"), PLACES)
 def test_a_death_at_any_moment_of_it_changes_nothing(
     tmp_path: Path, way: Way, place: str, present: bool
 ) -> None:
