@@ -60,7 +60,7 @@ class PromoteReplica(Operation[VolumeArgs]):
         return (Claim("volume", self.a.volume_id, "promote"),)
 
     def claimed(self, tx: Admitting) -> None:
-        _replicated(tx.volume(self.a.volume_id))
+        check_replica(tx.volume(self.a.volume_id))
 
     def steps(self, task: Task) -> Sequence[Step]:
         volume = task.volume(self.a.volume_id)
@@ -95,7 +95,7 @@ class ReenableReplication(Operation[VolumeArgs]):
         return (Claim("volume", self.a.volume_id, "reenable", exclusive=False),)
 
     def claimed(self, tx: Admitting) -> None:
-        _replicated(tx.volume(self.a.volume_id))
+        check_replica(tx.volume(self.a.volume_id))
 
     def steps(self, task: Task) -> Sequence[Step]:
         volume = task.volume(self.a.volume_id)
@@ -113,7 +113,11 @@ class ReenableReplication(Operation[VolumeArgs]):
         return {"volume_id": self.a.volume_id, "replication_status": columns.get("replication_status")}
 
 
-def _replicated(volume: types.Volume) -> None:
+def check_replica(volume: types.Volume) -> None:
+    """Return if a volume has a replica.
+
+    :raises Conflict: it has none.
+    """
     if volume.replication_status in (None, "deleted"):
         raise exception.Conflict(
             f"The volume {volume.id} has no replica",
