@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "get_manageable_snapshots": ("volmgr snapshot manageable",),
     "retype": ("volmgr volume retype",),
     "migrate_volume": ("volmgr volume migrate",),
+    "migrate_volume_completion": ("volmgr volume complete-migration",),
     "promote_replica": ("volmgr volume promote",),
     "reenable_replication": ("volmgr volume reenable-replication",),
     "failover_host": ("volmgr backend failover",),

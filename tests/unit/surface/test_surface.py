@@ -25,12 +25,6 @@ from volmgr.rpc.client import VolumeAPI
 
 ROOT = Path(__file__).resolve().parents[3]
 RPC = rows.named("rpc")
-#: what is being built; this may only become shorter.
-PENDING = {
-    "migrate_volume_completion": "moves",
-    "update_migrated_volume": "moves",
-}
-HERE = {name: row for name, row in RPC.items() if name not in PENDING}
 EXPOSED = sorted(
     name for name in dir(VolumeManager) if getattr(getattr(VolumeManager, name), "exposed", False)
 )
@@ -87,16 +81,10 @@ def test_no_row_is_lost() -> None:
     assert len(RPC) == KINDS["rpc"]
 
 
-def test_what_is_being_built_is_not_there_yet() -> None:
-    """A name that has come goes out of PENDING, so that the tests below hold it."""
-    assert [name for name in PENDING if name in EXPOSED] == []
-    assert set(PENDING) < set(RPC)
-
-
-@pytest.mark.parametrize("verb", HERE)
+@pytest.mark.parametrize("verb", RPC)
 def test_the_verb_is_served_with_these_arguments(verb: str) -> None:
     assert verb in EXPOSED
-    wanted, have = rows.promised(HERE[verb]), arguments(verb)
+    wanted, have = rows.promised(RPC[verb]), arguments(verb)
     places = tuple(item.name for item in have if not item.by_keyword)
     assert places[: len(wanted.places)] == wanted.places
     assert wanted.keywords <= {item.name for item in have}
@@ -116,9 +104,9 @@ def test_every_argument_is_checked(verb: str) -> None:
     assert {item.name for item in arguments(verb)} <= checked
 
 
-@pytest.mark.parametrize("verb", HERE)
+@pytest.mark.parametrize("verb", RPC)
 def test_the_verb_is_acknowledged_as_its_kind_needs(verb: str) -> None:
-    function, kind = getattr(VolumeManager, verb), HERE[verb]["acknowledged"]
+    function, kind = getattr(VolumeManager, verb), RPC[verb]["acknowledged"]
     assert getattr(function, "journalled", False) == (kind == "journalled")
     if kind == "connects":
         assert function.level
@@ -151,12 +139,11 @@ def test_the_client_has_it_with_the_same_arguments(verb: str) -> None:
 def test_each_verb_has_a_command_or_a_reason() -> None:
     told = set(verbs.COMMANDS) | set(verbs.NO_COMMAND)
     assert set(verbs.COMMANDS) & set(verbs.NO_COMMAND) == set()
-    assert set(EXPOSED) <= told
-    assert told <= set(EXPOSED) | set(PENDING)
+    assert told == set(EXPOSED)
     assert all(len(reason) > 10 for reason in verbs.NO_COMMAND.values())
 
 
-@pytest.mark.parametrize("verb", sorted(set(verbs.COMMANDS) & set(EXPOSED)))
+@pytest.mark.parametrize("verb", verbs.COMMANDS)
 def test_the_command_sends_the_verb(verb: str) -> None:
     for line in verbs.COMMANDS[verb]:
         program, _, command = line.partition(" ")
