@@ -52,10 +52,11 @@ class KeyedLocks:
         self._watchers: list[set[str]] = []
 
     @contextlib.contextmanager
-    def hold(self, key: str, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+    def hold(self, key: str, timeout: float = LOCK_TIMEOUT, *, about: str | None = None) -> Iterator[None]:
         """Hold the lock of ``key``.
 
-        :param timeout: seconds to wait for it. :raises Timeout: it did not come free.
+        :param timeout: seconds to wait for it. :param about: the resource that is meant where the key is not its id.
+        :raises Timeout: it did not come free.
         """
         with self._guard:
             lock, users = self._locks.setdefault(key, (self._make(), [0]))
@@ -64,8 +65,11 @@ class KeyedLocks:
                 touched.add(key)
         try:
             if not lock.acquire(timeout=timeout):
+                meant = about or key
                 raise exception.Timeout(
-                    f"{key} was busy for {timeout:.0f} s", hint=f"See what holds it: volmgr volume why {key}", id=key
+                    f"{key} was busy for {timeout:.0f} s",
+                    hint=f"See what holds it: volmgr volume why {meant}",
+                    id=meant,
                 )
             try:
                 yield
@@ -76,6 +80,11 @@ class KeyedLocks:
                 users[0] -= 1
                 if not users[0]:
                     self._locks.pop(key, None)
+
+    def users(self, key: str) -> int:
+        """Return how many hold or wait for the lock of ``key`` now."""
+        with self._guard:
+            return self._locks[key][1][0] if key in self._locks else 0
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[set[str]]:

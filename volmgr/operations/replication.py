@@ -22,6 +22,7 @@ from volmgr.db import claims, listing, models, services
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
 from volmgr.operations.base import Args, Claim, Operation, Step, arg
+from volmgr.operations.locking import locked_volume_operation
 from volmgr.operations.registry import register
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class VolumeArgs(Args):
 
 
 @register
+@locked_volume_operation("promote")
 class PromoteReplica(Operation[VolumeArgs]):
     """Let a volume's replica take its place; the copying between the two ends."""
 
@@ -55,9 +57,6 @@ class PromoteReplica(Operation[VolumeArgs]):
     @property
     def resource_id(self) -> str:
         return self.a.volume_id
-
-    def claims(self) -> Sequence[Claim]:
-        return (Claim("volume", self.a.volume_id, "promote"),)
 
     def claimed(self, tx: Admitting) -> None:
         check_replica(tx.volume(self.a.volume_id))

@@ -19,6 +19,7 @@ from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
 from volmgr.operations import image_source, members, placing, replication, restoring
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
+from volmgr.operations.locking import locked_volume_operation
 from volmgr.operations.registry import register
 from volmgr.placement import Place
 from volmgr.progress import untouched
@@ -276,6 +277,10 @@ class DeleteArgs(Args):
 
 
 @register
+@locked_volume_operation(
+    lambda a: "unmanage" if a.unmanage_only else "force-delete" if a.force else "delete",
+    childless=lambda a: not a.cascade,
+)
 class DeleteVolume(Operation[DeleteArgs]):
     """Take a volume away: no connection, no export, storage to the trash, row gone."""
 
@@ -288,10 +293,6 @@ class DeleteVolume(Operation[DeleteArgs]):
 
     def required(self) -> tuple[str, ...]:
         return ("unmanage",) if self.a.unmanage_only else ("delete_volume",)
-
-    def claims(self) -> Sequence[Claim]:
-        event = "unmanage" if self.a.unmanage_only else "force-delete" if self.a.force else "delete"
-        return (Claim("volume", self.a.volume_id, event, childless=not self.a.cascade),)
 
     def admit(self, tx: Admitting) -> None:
         if self.a.unmanage_only and self.a.cascade:
@@ -486,6 +487,7 @@ class ExtendArgs(Args):
 
 
 @register
+@locked_volume_operation("extend")
 class ExtendVolume(Operation[ExtendArgs]):
     """Make a volume larger, attached or not."""
 
@@ -496,9 +498,6 @@ class ExtendVolume(Operation[ExtendArgs]):
     @property
     def resource_id(self) -> str:
         return self.a.volume_id
-
-    def claims(self) -> Sequence[Claim]:
-        return (Claim("volume", self.a.volume_id, "extend"),)
 
     def claimed(self, tx: Admitting) -> None:
         volume = tx.volume(self.a.volume_id)

@@ -19,7 +19,8 @@ from volmgr.cli import verbs, waiting
 from volmgr.cli.commands import COMMANDS
 from volmgr.cmd.manage import parser as manage_parser
 from volmgr.manager import VolumeManager
-from volmgr.operations import conflicts, registry
+from volmgr.operations import conflicts, locking, registry
+from volmgr.operations.attachments import Attachments
 from volmgr.operations.base import Policy
 from volmgr.rpc.client import VolumeAPI
 
@@ -30,6 +31,7 @@ EXPOSED = sorted(
 )
 #: where a request goes whose verb has no such argument, how long it may take, and whether a failure is raised.
 CLIENT_ONLY = {"host", "rpc_timeout", "check"}
+A_VOLUME, A_SNAPSHOT = "5a8c0000-0000-4000-8000-000000000001", "5a8c0000-0000-4000-8000-000000000002"
 REQUIRED = inspect.Parameter.empty
 KEYWORD = inspect.Parameter.KEYWORD_ONLY
 KINDS = {
@@ -189,3 +191,21 @@ def test_the_manager_is_what_it_is_called() -> None:
 @pytest.mark.parametrize("row", rows.of("policy"), ids=lambda row: row["name"])
 def test_these_pairs_wait(row: dict[str, str]) -> None:
     assert conflicts.policy(row["resource"], row["holder"], row["comer"]) is Policy(row["verdict"])
+
+
+@pytest.mark.parametrize("row", rows.of("lock decorator"), ids=lambda row: row["name"])
+def test_the_lock_has_its_name_and_holds(row: dict[str, str]) -> None:
+    """What it does is tested in tests/unit/operations/test_locking.py."""
+    decorator = getattr(locking, row["name"])
+    if row["name"] == "locked_detach_operation":
+        assert all(hasattr(getattr(Attachments, name), "__wrapped__") for name in ("detach", "delete"))
+        return
+    assert decorator.__doc__
+    wanted = {"volume": ("delete_volume", "extend_volume"), "snapshot": ("delete_snapshot", "revert_to_snapshot")}
+    for verb in wanted[row["resource"]]:
+        cls = _operation(verb)
+        values = {"volume_id": A_VOLUME, "snapshot_id": A_SNAPSHOT, "new_size": 2}
+        known = {field.name for field in dataclasses.fields(cls.args)}
+        made = cls(cls.args.parse({name: value for name, value in values.items() if name in known}))
+        held = {claim.resource: (claim.id, claim.exclusive) for claim in made.claims()}
+        assert held[row["resource"]] == (values[f"{row['resource']}_id"], True)
