@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection
 from volmgr import exception, names, qos, types
 from volmgr.crypto import Cipher
 from volmgr.db import exports as rows
-from volmgr.db import luns
+from volmgr.db import initiators, luns
 from volmgr.db.admission import Settings
 from volmgr.db.engine import Database
 from volmgr.runtime import Clock
@@ -285,9 +285,7 @@ class Exports:
     def _answer(self, found: rows.Wanted, grant: types.Grant, connector: dict[str, Any]) -> dict[str, Any]:
         resource = found.resource
         if self.target is None:
-            snapshot = isinstance(resource, types.Snapshot)
-            verb = self.driver.initialize_connection_snapshot if snapshot else self.driver.initialize_connection
-            info: dict[str, Any] = verb(resource, connector)
+            info = self._ask_driver(resource, connector)
             data = dict(info["data"])
             protocol = info["driver_volume_type"]
         else:
@@ -300,6 +298,25 @@ class Exports:
         data.setdefault("discard", False)
         data["serial"] = resource.serial
         return {"driver_volume_type": protocol, "data": data}
+
+    def _ask_driver(self, resource: types.Volume | types.Snapshot, connector: dict[str, Any]) -> dict[str, Any]:
+        """Return a driver's own answer; what it wants to remember of the initiator is stored, and handed back to it."""
+        snapshot = isinstance(resource, types.Snapshot)
+        verb = self.driver.initialize_connection_snapshot if snapshot else self.driver.initialize_connection
+        peer, backend = peer_key(connector, self.protocol), self.driver.backend_name
+        with self.locks.hold(f"what {backend} knows of {peer}", about=resource.id):
+            with self.database.reader() as conn:
+                known = initiators.get(conn, self.cipher, peer, backend)
+            # Who has nothing stored may be a driver that takes no such argument.
+            info: dict[str, Any] = verb(resource, connector, **({"initiator_data": known} if known else {}))
+            if updates := info.get("initiator_updates"):
+
+                def write() -> None:
+                    with self.database.writer(urgent=True) as conn:
+                        initiators.save(conn, self.cipher, peer, backend, updates)
+
+                self.database.repeating(write)
+        return info
 
     def disconnect(
         self,

@@ -53,7 +53,7 @@ def _locked(resource: str, event: Event, childless: Callable[[Any], bool] | None
             # Rows are locked in one order, whatever the order of the decorators.
             return sorted((own, *further(self)), key=lambda claim: _ORDER[claim.resource])
 
-        cls.claims = claims  # type: ignore[method-assign, assignment]
+        cls.claims = claims  # type: ignore[method-assign]
         return cls
 
     return decorate
