@@ -6,7 +6,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check functional lab lab-extended lab-full simulate chaos fabric bench bench-lab docs \
-	genconfig genstates clean
+	genconfig genstates genverbs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +63,9 @@ genconfig: install ## etc/volmgr/volmgr.conf.sample from the registered options
 
 genstates: install ## the diagrams of the state machines, into doc/source/states
 	@$(PYTHON) tools/genstates.py
+
+genverbs: install ## the page of verbs and of what drivers can do, doc/source/verbs.rst
+	@$(PYTHON) tools/genverbs.py
 
 clean: ## remove what was built; .venv goes too
 	rm -rf build doc/build .venv .tox .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

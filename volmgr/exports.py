@@ -22,7 +22,7 @@ from sqlalchemy.engine import Connection
 from volmgr import exception, names, qos, types
 from volmgr.crypto import Cipher
 from volmgr.db import exports as rows
-from volmgr.db import luns
+from volmgr.db import initiators, luns
 from volmgr.db.admission import Settings
 from volmgr.db.engine import Database
 from volmgr.runtime import Clock
@@ -52,10 +52,11 @@ class KeyedLocks:
         self._watchers: list[set[str]] = []
 
     @contextlib.contextmanager
-    def hold(self, key: str, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+    def hold(self, key: str, timeout: float = LOCK_TIMEOUT, *, about: str | None = None) -> Iterator[None]:
         """Hold the lock of ``key``.
 
-        :param timeout: seconds to wait for it. :raises Timeout: it did not come free.
+        :param timeout: seconds to wait for it. :param about: the resource that is meant where the key is not its id.
+        :raises Timeout: it did not come free.
         """
         with self._guard:
             lock, users = self._locks.setdefault(key, (self._make(), [0]))
@@ -64,8 +65,11 @@ class KeyedLocks:
                 touched.add(key)
         try:
             if not lock.acquire(timeout=timeout):
+                meant = about or key
                 raise exception.Timeout(
-                    f"{key} was busy for {timeout:.0f} s", hint=f"See what holds it: volmgr volume why {key}", id=key
+                    f"{key} was busy for {timeout:.0f} s",
+                    hint=f"See what holds it: volmgr volume why {meant}",
+                    id=meant,
                 )
             try:
                 yield
@@ -76,6 +80,11 @@ class KeyedLocks:
                 users[0] -= 1
                 if not users[0]:
                     self._locks.pop(key, None)
+
+    def users(self, key: str) -> int:
+        """Return how many hold or wait for the lock of ``key`` now."""
+        with self._guard:
+            return self._locks[key][1][0] if key in self._locks else 0
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[set[str]]:
@@ -276,9 +285,7 @@ class Exports:
     def _answer(self, found: rows.Wanted, grant: types.Grant, connector: dict[str, Any]) -> dict[str, Any]:
         resource = found.resource
         if self.target is None:
-            snapshot = isinstance(resource, types.Snapshot)
-            verb = self.driver.initialize_connection_snapshot if snapshot else self.driver.initialize_connection
-            info: dict[str, Any] = verb(resource, connector)
+            info = self._ask_driver(resource, connector)
             data = dict(info["data"])
             protocol = info["driver_volume_type"]
         else:
@@ -291,6 +298,25 @@ class Exports:
         data.setdefault("discard", False)
         data["serial"] = resource.serial
         return {"driver_volume_type": protocol, "data": data}
+
+    def _ask_driver(self, resource: types.Volume | types.Snapshot, connector: dict[str, Any]) -> dict[str, Any]:
+        """Return a driver's own answer; what it wants to remember of the initiator is stored, and handed back to it."""
+        snapshot = isinstance(resource, types.Snapshot)
+        verb = self.driver.initialize_connection_snapshot if snapshot else self.driver.initialize_connection
+        peer, backend = peer_key(connector, self.protocol), self.driver.backend_name
+        with self.locks.hold(f"what {backend} knows of {peer}", about=resource.id):
+            with self.database.reader() as conn:
+                known = initiators.get(conn, self.cipher, peer, backend)
+            # Who has nothing stored may be a driver that takes no such argument.
+            info: dict[str, Any] = verb(resource, connector, **({"initiator_data": known} if known else {}))
+            if updates := info.get("initiator_updates"):
+
+                def write() -> None:
+                    with self.database.writer(urgent=True) as conn:
+                        initiators.save(conn, self.cipher, peer, backend, updates)
+
+                self.database.repeating(write)
+        return info
 
     def disconnect(
         self,

@@ -121,7 +121,7 @@ class VolumeManager(Administration, Archive, GroupVerbs, ImageVerbs, Moves, Sche
         self, context: RequestContext, volume_id: str, snapshot_id: str | None = None, reservations: Any = None,
         **properties: Any,
     ) -> dict[str, Any]:
-        """Make a volume: empty, from a snapshot, another volume (``source_volid``) or an image (``image_id``)."""
+        """Make a volume: empty, from a snapshot, another volume or its replica, a backup or an image."""
         arguments = {
             "volume_id": volume_id, "snapshot_id": snapshot_id, "reservations": reservations, **properties
         }
@@ -372,15 +372,26 @@ class VolumeManager(Administration, Archive, GroupVerbs, ImageVerbs, Moves, Sche
         """Return a page of operations."""
         return self.readers.page("operation", context, filters, marker, limit, sort_keys, sort_dirs)
 
-    @answered()
-    def list_services(self, context: RequestContext) -> list[dict[str, Any]]:
-        """Return the workers, and which of them are up."""
-        return self.readers.services()
+    @answered(**_listed("service"))
+    def list_services(
+        self, context: RequestContext, filters: Any = None, marker: Any = None, limit: Any = None,
+        sort_keys: Any = None, sort_dirs: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Return a page of the workers, and which of them are up; ``marker`` is a worker's name."""
+        return self.readers.services(filters, marker, limit, sort_keys, sort_dirs)
 
-    @answered()
-    def list_backends(self, context: RequestContext) -> list[dict[str, Any]]:
-        """Return the backends with their capabilities."""
-        return self.readers.backends()
+    @answered(service=validate.host)
+    def get_service(self, context: RequestContext, service: str) -> dict[str, Any]:
+        """Return one worker, and whether it is up."""
+        return self.readers.service(service)
+
+    @answered(**_listed("backend"))
+    def list_backends(
+        self, context: RequestContext, filters: Any = None, marker: Any = None, limit: Any = None,
+        sort_keys: Any = None, sort_dirs: Any = None,
+    ) -> list[dict[str, Any]]:
+        """Return a page of the backends with their capabilities; ``marker`` is a backend's name."""
+        return self.readers.backends(filters, marker, limit, sort_keys, sort_dirs)
 
     @answered(host=validate.host)
     def get_backend(self, context: RequestContext, host: str) -> dict[str, Any]:
@@ -400,6 +411,12 @@ class VolumeManager(Administration, Archive, GroupVerbs, ImageVerbs, Moves, Sche
         """Return a page of what the last audits have found; for administrators."""
         self.administrator(context)
         return self.readers.page("finding", context, filters, marker, limit, sort_keys, sort_dirs)
+
+    @answered(finding_id=uuid)
+    def get_finding(self, context: RequestContext, finding_id: str) -> dict[str, Any]:
+        """Return one of what the last audits have found; for administrators."""
+        self.administrator(context)
+        return self.readers.finding(finding_id)
 
     @answered(**_listed("grant"))
     def list_grants(

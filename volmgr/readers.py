@@ -11,7 +11,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from volmgr import exception, names, validate
-from volmgr.db import groups, listing, records, services
+from volmgr.db import findings, groups, listing, records, services
 
 if TYPE_CHECKING:
     from volmgr.context import RequestContext
@@ -114,6 +114,21 @@ FILTERS: dict[str, tuple[dict[str, validate.Check], tuple[str, ...]]] = {
         },
         (*_sort, "kind", "resource_id", "host", "seen_at"),
     ),
+    "service": (
+        {
+            "host": validate.host,
+            "state": _words,
+            "up": validate.boolean,
+            "disabled": validate.boolean,
+            "frozen": validate.boolean,
+            "availability_zone": validate.name,
+        },
+        ("host", "state", "availability_zone", "created_at", "updated_at"),
+    ),
+    "backend": (
+        {"host": validate.host, "state": _words, "up": validate.boolean, "driver": validate.name},
+        ("host", "state", "driver"),
+    ),
     "grant": (
         {
             "initiator": validate.text(255, 1),
@@ -134,9 +149,10 @@ def listed(noun: str) -> dict[str, validate.Check]:
     """Return the checks of a list verb's arguments."""
     allowed, keys = FILTERS[noun]
     return {
+        **_page,
         "filters": validate.optional(validate.filters(allowed)),
         "sort_keys": validate.optional(validate.sort_list(*keys)),
-        **_page,
+        "marker": validate.optional(validate.host if noun in ("service", "backend") else validate.uuid),
     }
 
 
@@ -252,29 +268,60 @@ class Readers:
         if wanted is not None and project_id != wanted:
             raise exception.OperationNotFound(id=operation_id)
 
-    def services(self) -> list[dict[str, Any]]:
-        """Return the workers."""
+    def _workers(self) -> list[dict[str, Any]]:
         with self.worker.database.reader() as conn:
-            found = services.list_services(conn, self.worker.settings_of("service_down_time"))
-        return [{key: value for key, value in item.items() if key != "capabilities"} for item in found]
+            return services.list_services(conn, self.worker.settings_of("service_down_time"))
 
-    def backends(self) -> list[dict[str, Any]]:
-        """Return the workers' backends with what they can do."""
+    def services(
+        self,
+        filters: dict[str, Any] | None = None,
+        marker: str | None = None,
+        limit: int | None = None,
+        sort_keys: list[str] | None = None,
+        sort_dirs: list[str] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return a page of the workers, by name unless asked otherwise."""
+        found = [{key: value for key, value in item.items() if key != "capabilities"} for item in self._workers()]
+        return services.page(found, filters, marker, limit, sort_keys, sort_dirs)
+
+    def service(self, host: str) -> dict[str, Any]:
+        """Return one worker.
+
+        :raises NotFound: no worker of that name was ever here.
+        """
         with self.worker.database.reader() as conn:
-            found = services.list_services(conn, self.worker.settings_of("service_down_time"))
-        return [
-            {key: item[key] for key in ("host", "state", "reason", "up", "driver", "capabilities")} for item in found
-        ]
+            found = services.get(conn, host, self.worker.settings_of("service_down_time"))
+        return {key: value for key, value in found.items() if key != "capabilities"}
+
+    def backends(
+        self,
+        filters: dict[str, Any] | None = None,
+        marker: str | None = None,
+        limit: int | None = None,
+        sort_keys: list[str] | None = None,
+        sort_dirs: list[str] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return a page of the workers' backends with what they can do, by name unless asked otherwise."""
+        told = ("host", "state", "reason", "up", "driver", "capabilities")
+        found = [{key: item[key] for key in told} for item in self._workers()]
+        return services.page(found, filters, marker, limit, sort_keys, sort_dirs)
 
     def backend(self, host: str) -> dict[str, Any]:
         """Return one backend.
 
         :raises NotFound: no worker of that name was ever here.
         """
-        for item in self.backends():
-            if item["host"] == host:
-                return item
+        for item in self.backends({"host": host}):
+            return item
         raise exception.NotFound(resource="backend", id=host)
+
+    def finding(self, finding_id: str) -> dict[str, Any]:
+        """Return one finding of the last audits.
+
+        :raises NotFound: the last audit of its worker has not found it any more.
+        """
+        with self.worker.database.reader() as conn:
+            return findings.get(conn, finding_id)
 
     def manageable(
         self,

@@ -26,3 +26,15 @@ class List(base.Pages):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         return self.page(parsed_args)
+
+
+class Show(base.Show):
+    """Show one finding."""
+
+    def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
+        parser = super().get_parser(prog_name)
+        parser.add_argument("finding", help="id of the finding, from: volmgr finding list")
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        return self.fields(self.session.call("get_finding", finding_id=parsed_args.finding))

@@ -40,6 +40,14 @@ class _Switch(base.Show):
         return str(chosen(self.session.listing("service"), given)["host"])
 
 
+class ServiceShow(_Switch):
+    """Show a worker."""
+
+    def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        given = str(parsed_args.host)
+        return self.fields(self.session.call("get_service", service=given if "@" in given else self.host(given)))
+
+
 class ServiceDisable(_Switch):
     """Place nothing new on a worker; what is there is served on."""
 

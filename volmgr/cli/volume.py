@@ -27,6 +27,7 @@ class Create(base.WaitShow):
         source = parser.add_mutually_exclusive_group()
         source.add_argument("--snapshot", metavar="SNAPSHOT", help="start with the bytes of this snapshot")
         source.add_argument("--source", metavar="VOLUME", help="start with the bytes of this volume")
+        source.add_argument("--replica-of", metavar="VOLUME", help="start with the bytes of this volume's replica")
         source.add_argument("--image", metavar="[STORE/]ID", help="start with the disk in this image")
         source.add_argument("--backup", metavar="BACKUP", help="start with the bytes of this backup")
         parser.add_argument("--id", type=base.an_id, metavar="UUID", help="id of the volume (default: a random one)")
@@ -51,6 +52,7 @@ class Create(base.WaitShow):
             size=given.size,
             snapshot_id=session.find("snapshot", given.snapshot) if given.snapshot else None,
             source_volid=session.find("volume", given.source) if given.source else None,
+            source_replica=session.find("volume", given.replica_of) if given.replica_of else None,
             image_id=given.image,
             backup_id=session.find("backup", given.backup) if given.backup else None,
             volume_type=given.type,

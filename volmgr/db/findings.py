@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from volmgr import exception
 from volmgr.db import models, records
 
 _F = models.findings
@@ -54,6 +55,19 @@ def of_resource(conn: Connection, resource_id: str) -> list[dict[str, Any]]:
     """Return what is known about one resource."""
     query = sa.select(_F).where(_F.c.resource_id == resource_id).order_by(_F.c.created_at, _F.c.id)
     return [view(row) for row in conn.execute(query)]
+
+
+def get(conn: Connection, finding_id: str) -> dict[str, Any]:
+    """Return one finding.
+
+    :raises NotFound: it is not known, or not any more.
+    """
+    row = conn.execute(sa.select(_F).where(_F.c.id == finding_id)).first()
+    if row is None:
+        raise exception.NotFound(
+            f"There is no finding {finding_id}", hint="See: volmgr finding list", resource="finding", id=finding_id
+        )
+    return view(row)
 
 
 def view(row: Any) -> dict[str, Any]:

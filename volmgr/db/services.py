@@ -6,7 +6,7 @@ Whether a worker is up is not stored: the reader computes it on the database's c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -91,6 +91,31 @@ def list_services(conn: Connection, service_down_time: float) -> list[dict[str, 
     :param service_down_time: seconds after which a worker that has not beaten counts as down.
     """
     return [_view(row, service_down_time) for row in conn.execute(_SELECT)]
+
+
+def page(
+    found: Sequence[dict[str, Any]],
+    filters: Mapping[str, Any] | None = None,
+    marker: str | None = None,
+    limit: int | None = None,
+    sort_keys: Sequence[str] | None = None,
+    sort_dirs: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Return a part of a list of workers, which is short: a deployment has hundreds at most.
+
+    :param filters: by key, the value wanted. :param marker: the last worker of the page before.
+    :param limit: how many at most, None for all. :param sort_keys: the order, by name without.
+    """
+    kept = [item for item in found if all(item[key] == value for key, value in (filters or {}).items())]
+    keys = [*(sort_keys or ()), "host"]
+    directions = [*(sort_dirs or ()), *["asc"] * len(keys)]
+    for key, direction in reversed(list(zip(keys, directions, strict=False))):
+        kept.sort(key=lambda item: str(item[key] or ""), reverse=direction == "desc")
+    names = [item["host"] for item in kept]
+    start = 0
+    if marker is not None:
+        start = names.index(marker) + 1 if marker in names else len(names)
+    return kept[start : None if limit is None else start + limit]
 
 
 def get(conn: Connection, host: str, service_down_time: float) -> dict[str, Any]:

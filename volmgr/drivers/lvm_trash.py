@@ -20,6 +20,7 @@ from volmgr.drivers.interfaces.upkeep import Progress
 from volmgr.drivers.lvm_setup import WIPING_TAG, LVMSetup, silent
 from volmgr.drivers.naming import missing
 from volmgr.tools import lvm_errors as lvm
+from volmgr.tools.lvm import VolumeGroup
 from volmgr.types import Snapshot, Volume
 
 LOG = logging.getLogger(__name__)
@@ -31,8 +32,8 @@ WAIT = 1.0
 class LVMTrash(TrashVD, ObserveVD, LVMSetup, abstract=True):
     """Trash and wipes."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, vg_obj: VolumeGroup | None = None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(vg_obj, *args, **kwargs)
         # A lock for each origin, and how many wipes hold or wait for it.
         self._wipes: dict[str, tuple[threading.Lock, int]] = {}
         self._wipes_lock = threading.Lock()

@@ -18,6 +18,7 @@ from volmgr.db import exports as export_rows
 from volmgr.db.engine import Database
 from volmgr.exports import Exports
 from volmgr.operations import advice, meeting
+from volmgr.operations.locking import locked_detach_operation
 from volmgr.runtime import Clock
 from volmgr.states import ATTACHMENT
 
@@ -151,6 +152,7 @@ class Attachments:
 
         return records.attachment_view(self.database.repeating(write))
 
+    @locked_detach_operation
     def delete(self, volume_id: str, attachment_id: str) -> dict[str, Any]:
         """Take an attachment and its access away; one that is gone already is success."""
 
@@ -217,6 +219,7 @@ class Attachments:
 
         return records.attachment_view(self.database.repeating(write))
 
+    @locked_detach_operation
     def detach(self, volume_id: str, attachment_id: str | None, force: bool) -> dict[str, Any]:
         """Record that a volume is not used any more; with ``force`` all its attachments and grants go."""
         if force and attachment_id is None:

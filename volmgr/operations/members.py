@@ -128,7 +128,7 @@ def unmake(task: Task, kind: str, made: Sequence[types.Volume | types.Snapshot],
         getattr(task.driver, f"delete_{kind}")(member)
 
 
-_SOURCES = (("snapshot", "snapshot_id"), ("volume", "source_volid"))
+_SOURCES = (("snapshot", "snapshot_id"), ("volume", "source_volid"), ("volume", "source_replica"))
 
 
 # --- volumes in groups ------------------------------------------------------------------------------------------------

@@ -153,6 +153,10 @@ def _hinted(
     return places["same_host"] if "same_host" in hints else None, places["different_host"]
 
 
+#: what ties a volume to the backend where its source or its group is.
+_ROOTED = ("snapshot_id", "source_volid", "source_replica", "group_id")
+
+
 def again(task: Task, values: Mapping[str, Any], error: exception.VolmgrError) -> Place | None:
     """Return where a creation that has failed is tried next, None if nowhere; the failure goes into its history."""
     placement, attempts = task.backend.placement, task.backend.settings.placement_attempts
@@ -164,7 +168,7 @@ def again(task: Task, values: Mapping[str, Any], error: exception.VolmgrError) -
     history.append({
         "host": here, "at": task.clock.now().isoformat(), "error": exception.to_primitive(error)
     })
-    if len(history) >= attempts or any(values.get(key) for key in ("snapshot_id", "source_volid", "group_id")):
+    if len(history) >= attempts or any(values.get(key) for key in _ROOTED):
         _give_up(history, error)
         return None
     try:

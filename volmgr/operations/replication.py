@@ -22,6 +22,7 @@ from volmgr.db import claims, listing, models, services
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
 from volmgr.operations.base import Args, Claim, Operation, Step, arg
+from volmgr.operations.locking import locked_volume_operation
 from volmgr.operations.registry import register
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class VolumeArgs(Args):
 
 
 @register
+@locked_volume_operation("promote")
 class PromoteReplica(Operation[VolumeArgs]):
     """Let a volume's replica take its place; the copying between the two ends."""
 
@@ -56,11 +58,8 @@ class PromoteReplica(Operation[VolumeArgs]):
     def resource_id(self) -> str:
         return self.a.volume_id
 
-    def claims(self) -> Sequence[Claim]:
-        return (Claim("volume", self.a.volume_id, "promote"),)
-
     def claimed(self, tx: Admitting) -> None:
-        _replicated(tx.volume(self.a.volume_id))
+        check_replica(tx.volume(self.a.volume_id))
 
     def steps(self, task: Task) -> Sequence[Step]:
         volume = task.volume(self.a.volume_id)
@@ -95,7 +94,7 @@ class ReenableReplication(Operation[VolumeArgs]):
         return (Claim("volume", self.a.volume_id, "reenable", exclusive=False),)
 
     def claimed(self, tx: Admitting) -> None:
-        _replicated(tx.volume(self.a.volume_id))
+        check_replica(tx.volume(self.a.volume_id))
 
     def steps(self, task: Task) -> Sequence[Step]:
         volume = task.volume(self.a.volume_id)
@@ -113,7 +112,11 @@ class ReenableReplication(Operation[VolumeArgs]):
         return {"volume_id": self.a.volume_id, "replication_status": columns.get("replication_status")}
 
 
-def _replicated(volume: types.Volume) -> None:
+def check_replica(volume: types.Volume) -> None:
+    """Return if a volume has a replica.
+
+    :raises Conflict: it has none.
+    """
     if volume.replication_status in (None, "deleted"):
         raise exception.Conflict(
             f"The volume {volume.id} has no replica",

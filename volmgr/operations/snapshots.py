@@ -16,6 +16,7 @@ from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
 from volmgr.operations import members
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
+from volmgr.operations.locking import locked_snapshot_operation, locked_volume_operation
 from volmgr.operations.registry import register
 from volmgr.operations.volumes import bury, discard_step, unexport_step, wipe_row, with_object
 from volmgr.tasks import Task
@@ -105,6 +106,7 @@ class DeleteArgs(Args):
 
 
 @register
+@locked_snapshot_operation(lambda a: "unmanage" if a.unmanage_only else "delete")
 class DeleteSnapshot(Operation[DeleteArgs]):
     """Take a snapshot away: no connection, no export, storage to the trash, row gone."""
 
@@ -118,9 +120,6 @@ class DeleteSnapshot(Operation[DeleteArgs]):
 
     def required(self) -> tuple[str, ...]:
         return ("unmanage_snapshot",) if self.a.unmanage_only else ("delete_snapshot",)
-
-    def claims(self) -> Sequence[Claim]:
-        return (Claim("snapshot", self.a.snapshot_id, "unmanage" if self.a.unmanage_only else "delete"),)
 
     def claimed(self, tx: Admitting) -> None:
         members.keep_whole(tx, self.a.snapshot_id)
@@ -162,6 +161,8 @@ class RevertArgs(Args):
 
 
 @register
+@locked_volume_operation("revert")
+@locked_snapshot_operation("revert")
 class RevertToSnapshot(Operation[RevertArgs]):
     """Take a volume back to a snapshot: a new object is made from it, takes the old one's place, the old one goes.
 
@@ -180,9 +181,6 @@ class RevertToSnapshot(Operation[RevertArgs]):
 
     def lane_on(self, driver: Any) -> Lane:
         return Lane.CONTROL if driver.instant_clone else Lane.BULK
-
-    def claims(self) -> Sequence[Claim]:
-        return (Claim("volume", self.a.volume_id, "revert"), Claim("snapshot", self.a.snapshot_id, "revert"))
 
     def claimed(self, tx: Admitting) -> None:
         volume, snapshot = tx.volume(self.a.volume_id), tx.snapshot(self.a.snapshot_id)

@@ -21,6 +21,7 @@ from volmgr.db.closing import Closing
 from volmgr.db.engine import Database, is_duplicate
 from volmgr.operations import advice
 from volmgr.operations.base import Args, Claim, Operation, Step, arg
+from volmgr.operations.locking import locked_volume_operation
 from volmgr.operations.registry import register
 from volmgr.runtime import Clock
 
@@ -170,6 +171,7 @@ class AcceptArgs(Args):
 
 
 @register
+@locked_volume_operation("accept")
 class AcceptTransfer(Operation[AcceptArgs]):
     """Give a volume with its snapshots, and their quota, to another project."""
 
@@ -179,9 +181,6 @@ class AcceptTransfer(Operation[AcceptArgs]):
     @property
     def resource_id(self) -> str:
         return self.a.volume_id
-
-    def claims(self) -> Sequence[Claim]:
-        return (Claim("volume", self.a.volume_id, "accept"),)
 
     def claimed(self, tx: Admitting) -> None:
         volume = tx.volume(self.a.volume_id)

@@ -17,8 +17,9 @@ from volmgr import exception, types, validate
 from volmgr.db import attachments, exports, models, records, transfers
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
-from volmgr.operations import image_source, members, placing, restoring
+from volmgr.operations import image_source, members, placing, replication, restoring
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
+from volmgr.operations.locking import locked_volume_operation
 from volmgr.operations.registry import register
 from volmgr.placement import Place
 from volmgr.tasks import Backend, Task
@@ -31,6 +32,10 @@ LOG = logging.getLogger(__name__)
 _text = validate.optional(validate.name)
 
 
+#: what a volume may begin with; one of them at most.
+_SOURCES = ("snapshot_id", "source_volid", "source_replica", "backup_id", "image_id")
+
+
 @dataclass(frozen=True)
 class CreateArgs(Args):
     """Arguments of create_volume; ``size`` is in GiB."""
@@ -39,6 +44,7 @@ class CreateArgs(Args):
     size: int | None = arg(validate.optional(validate.size), default=None)
     snapshot_id: str | None = arg(validate.optional(validate.uuid), default=None)
     source_volid: str | None = arg(validate.optional(validate.uuid), default=None)
+    source_replica: str | None = arg(validate.optional(validate.uuid), default=None)
     backup_id: str | None = arg(validate.optional(validate.uuid), default=None)
     image_id: str | None = arg(validate.optional(validate.text(255, 1)), default=None)
     volume_type: str | None = arg(_text, default=None)
@@ -71,7 +77,12 @@ class CreateVolume(Operation[CreateArgs]):
 
     @property
     def _source(self) -> str | None:
-        return self.a.snapshot_id or self.a.source_volid
+        return self.a.snapshot_id or self._volume
+
+    @property
+    def _volume(self) -> str | None:
+        """The volume that is cloned, or whose replica is."""
+        return self.a.source_volid or self.a.source_replica
 
     def required(self) -> tuple[str, ...]:
         if self.a.snapshot_id:
@@ -80,6 +91,8 @@ class CreateVolume(Operation[CreateArgs]):
             return ("create_volume", "restore_backup")
         if self.a.image_id:
             return (*self.needs, "copy_image_to_volume")
+        if self.a.source_replica:
+            return ("create_replica_test_volume",)
         return ("create_cloned_volume",) if self.a.source_volid else self.needs
 
     def lane_on(self, driver: Any) -> Lane:
@@ -109,21 +122,21 @@ class CreateVolume(Operation[CreateArgs]):
         group = (Claim("group", self.a.group_id, "join", exclusive=False),) if self.a.group_id else ()
         if self.a.snapshot_id:
             return (*group, Claim("snapshot", self.a.snapshot_id, "clone", exclusive=False))
-        if self.a.source_volid:
-            return (*group, Claim("volume", self.a.source_volid, "clone", exclusive=False))
+        if self._volume:
+            return (*group, Claim("volume", self._volume, "clone", exclusive=False))
         return (*group, restoring.claim(self.a.backup_id)) if self.a.backup_id else group
 
     def admit(self, tx: Admitting) -> None:
         a = self.a
-        given = [name for name in ("snapshot_id", "source_volid", "backup_id", "image_id") if getattr(a, name)]
+        given = [name for name in _SOURCES if getattr(a, name)]
         if len(given) > 1:
             raise exception.Invalid(f"{' and '.join(given)} exclude each other", field=given[-1])
         size, where = a.size, tx.prepared
         source: types.Volume | types.Snapshot | None = None
         if a.snapshot_id:
             source = tx.peek_snapshot(a.snapshot_id)
-        elif a.source_volid:
-            source = tx.peek_volume(a.source_volid)
+        elif self._volume:
+            source = tx.peek_volume(self._volume)
         if source is not None:
             size = self._fits(size, source.size)
         elif a.backup_id:
@@ -190,7 +203,10 @@ class CreateVolume(Operation[CreateArgs]):
         if self.a.snapshot_id:
             source = tx.snapshot(self.a.snapshot_id).volume_size
         else:
-            source = tx.volume(str(self.a.source_volid)).size
+            volume = tx.volume(str(self._volume))
+            if self.a.source_replica:
+                replication.check_replica(volume)
+            source = volume.size
         tx.grow("volume", self.a.volume_id, self._fits(self.a.size, source))
 
     @staticmethod
@@ -207,6 +223,8 @@ class CreateVolume(Operation[CreateArgs]):
         def create() -> types.ModelUpdate:
             if self.a.snapshot_id:
                 update = task.driver.create_volume_from_snapshot(volume, task.snapshot(self.a.snapshot_id))
+            elif self.a.source_replica:
+                update = task.driver.create_replica_test_volume(volume, task.volume(self.a.source_replica))
             elif self.a.source_volid:
                 update = task.driver.create_cloned_volume(volume, task.volume(self.a.source_volid))
             else:
@@ -259,6 +277,10 @@ class DeleteArgs(Args):
 
 
 @register
+@locked_volume_operation(
+    lambda a: "unmanage" if a.unmanage_only else "force-delete" if a.force else "delete",
+    childless=lambda a: not a.cascade,
+)
 class DeleteVolume(Operation[DeleteArgs]):
     """Take a volume away: no connection, no export, storage to the trash, row gone."""
 
@@ -271,10 +293,6 @@ class DeleteVolume(Operation[DeleteArgs]):
 
     def required(self) -> tuple[str, ...]:
         return ("unmanage",) if self.a.unmanage_only else ("delete_volume",)
-
-    def claims(self) -> Sequence[Claim]:
-        event = "unmanage" if self.a.unmanage_only else "force-delete" if self.a.force else "delete"
-        return (Claim("volume", self.a.volume_id, event, childless=not self.a.cascade),)
 
     def admit(self, tx: Admitting) -> None:
         if self.a.unmanage_only and self.a.cascade:
@@ -469,6 +487,7 @@ class ExtendArgs(Args):
 
 
 @register
+@locked_volume_operation("extend")
 class ExtendVolume(Operation[ExtendArgs]):
     """Make a volume larger, attached or not."""
 
@@ -479,9 +498,6 @@ class ExtendVolume(Operation[ExtendArgs]):
     @property
     def resource_id(self) -> str:
         return self.a.volume_id
-
-    def claims(self) -> Sequence[Claim]:
-        return (Claim("volume", self.a.volume_id, "extend"),)
 
     def claimed(self, tx: Admitting) -> None:
         volume = tx.volume(self.a.volume_id)

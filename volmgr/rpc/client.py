@@ -357,13 +357,21 @@ class VolumeAPI(AdministrationAPI, ArchiveAPI, GroupsAPI, ImagesAPI, MovesAPI):
         """Return a page of operations."""
         return self._page(context, "list_operations", page)
 
-    def list_services(self, context: RequestContext) -> list[Answer]:
-        """Return the workers."""
-        return self._page(context, "list_services", {})
+    def list_services(self, context: RequestContext, **page: Any) -> list[Answer]:
+        """Return a page of the workers; ``marker`` is a worker's name."""
+        return self._page(context, "list_services", page)
 
-    def list_backends(self, context: RequestContext) -> list[Answer]:
-        """Return the backends."""
-        return self._page(context, "list_backends", {})
+    def get_service(self, context: RequestContext, service: str) -> Answer:
+        """Return a worker."""
+        return self._read(context, "get_service", service=service)
+
+    def list_backends(self, context: RequestContext, **page: Any) -> list[Answer]:
+        """Return a page of the backends; ``marker`` is a backend's name."""
+        return self._page(context, "list_backends", page)
+
+    def get_finding(self, context: RequestContext, finding_id: str) -> Answer:
+        """Return one of what the last audits have found."""
+        return self._read(context, "get_finding", finding_id=finding_id)
 
     def list_findings(self, context: RequestContext, **page: Any) -> list[Answer]:
         """Return a page of what the last audits have found."""
@@ -469,3 +477,7 @@ class VolumeAPI(AdministrationAPI, ArchiveAPI, GroupsAPI, ImagesAPI, MovesAPI):
     def publish_service_capabilities(self, context: RequestContext) -> None:
         """Ask every worker to record its backend's state (a fanout)."""
         self._client.prepare(fanout=True).cast(context, "publish_service_capabilities")
+
+    def notification(self, context: RequestContext, event: str, *, host: str | None = None) -> None:
+        """Tell a worker, or any one, of an event on its host or backend: it asks anew what it knows of it."""
+        self.call(context, "notification", host=host, event=event)

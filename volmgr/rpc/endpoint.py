@@ -54,6 +54,7 @@ def _endpoint(function: F, checks: dict[str, Check], *, connects: bool) -> F:
         return answer
 
     endpoint.exposed = True  # type: ignore[attr-defined]
+    endpoint.level = connects  # type: ignore[attr-defined]
     endpoint.checks = checks  # type: ignore[attr-defined]
     return endpoint  # type: ignore[return-value]
 

@@ -230,6 +230,8 @@ def calls(draw: st.DrawFn, valid: dict[str, Any]) -> dict[str, Any]:
 INTERNAL_ARGUMENTS: list[dict[str, Any]] = [{}, {"capabilities": {}}, {"arguments": {}}, {"values": {}, "cls": "x"}]
 #: arguments that would make a template wrong by themselves.
 LEFT_OUT = {("create_volume", "source_volid"), ("create_volume", "snapshot_id"), ("terminate_connection", "force")}
+#: pages of workers go on behind a name, and are not sorted by id.
+LEFT_OUT |= {(verb, name) for verb in ("list_services", "list_backends") for name in ("marker", "sort_keys")}
 
 
 class Raw:

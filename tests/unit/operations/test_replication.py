@@ -74,6 +74,31 @@ def test_a_promoted_replica_takes_the_volumes_place(site: Site) -> None:
     assert site.volume(volume_id)["replication_status"] == "active" and site.wrong() == []
 
 
+def test_a_volume_is_made_from_the_replica_of_another(site: Site) -> None:
+    volume_id = site.create(volume_type="replicated")
+    write(site, volume_id, OLD)
+    replicas(site).look()
+    site.one.driver.replication.hold(volume_id)
+    write(site, volume_id, NEW)
+    copy = new_id()
+    assert site.do(volumes.CreateVolume, volume_id=copy, source_replica=volume_id).state == "done"
+    assert bytes_of(site, copy) == OLD, "it has what the volume has, not its replica"
+    assert site.volume(copy)["size"] == 1
+    site.one.driver.replication.release(volume_id)
+    replicas(site).look()
+    for point in ("create_volume/create/before", "create_volume/create/after"):
+        copy, since = new_id(), site.deaths
+        site.aims = [[ONE, point, 1]]
+        assert site.do(volumes.CreateVolume, volume_id=copy, source_replica=volume_id).state == "done"
+        assert (site.deaths - since, bytes_of(site, copy)) == (1, NEW), point
+    plain = site.create()
+    with pytest.raises(exception.Conflict):
+        site.do(volumes.CreateVolume, volume_id=new_id(), source_replica=plain)
+    with pytest.raises(exception.Invalid):
+        site.do(volumes.CreateVolume, volume_id=new_id(), source_replica=volume_id, source_volid=plain)
+    assert site.wrong() == []
+
+
 def test_a_volume_without_a_replica_is_refused(site: Site) -> None:
     volume_id = site.create()
     for verb in (replication.PromoteReplica, replication.ReenableReplication):
