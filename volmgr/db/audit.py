@@ -28,7 +28,6 @@ from volmgr.db.audit_rows import (
     PastRow,
     QuotaRow,
     ResourceRow,
-    WholeRow,
 )
 from volmgr.db.engine import Database
 
@@ -58,7 +57,7 @@ _GRANTS = (
 
 def hosts(conn: Connection, service: str) -> list[str]:
     """Return the hosts of resources and objects that are a worker's: its name, with and without its pools."""
-    tables = (_V, _S, _O, models.groups, models.cgsnapshots)
+    tables = (_V, _S, _O)
     found = conn.execute(sa.union(*(sa.select(table.c.host) for table in tables))).scalars()
     return [host for host in found if host is not None and names.service_of(host) == service]
 
@@ -83,18 +82,6 @@ def resources(database: Database, of: Sequence[str], page: int = PAGE) -> dict[s
     for query, table in ((_VOLUMES, _V), (_SNAPSHOTS, _S)):
         for row in _paged(database, query.where(table.c.host.in_(of)), table.c.id, page):
             found[row.id] = ResourceRow._make(row)
-    return found
-
-
-def wholes(database: Database, of: Sequence[str], page: int = PAGE) -> dict[str, WholeRow]:
-    """Return the groups and cgsnapshots on some hosts, by id."""
-    found: dict[str, WholeRow] = {}
-    for kind, table in (("group", models.groups), ("cgsnapshot", models.cgsnapshots)):
-        query = sa.select(
-            sa.literal(kind).label("kind"), table.c.id, table.c.status, table.c.operation_id, table.c.use_count
-        )
-        for row in _paged(database, query.where(table.c.host.in_(of)), table.c.id, page):
-            found[row.id] = WholeRow._make(row)
     return found
 
 

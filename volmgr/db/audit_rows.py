@@ -30,16 +30,6 @@ class ResourceRow(NamedTuple):
         return self.size * GiB
 
 
-class WholeRow(NamedTuple):
-    """A group or cgsnapshot: what is held and has no storage of its own."""
-
-    kind: str
-    id: str
-    status: str
-    operation_id: str | None
-    use_count: int
-
-
 class ObjectRow(NamedTuple):
     """A piece of storage as SQL has it."""
 

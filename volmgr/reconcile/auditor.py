@@ -172,7 +172,6 @@ class Auditor:
         exports = audit.exports(self.database, self.service, self._page)
         return {
             "resources": resources,
-            "wholes": audit.wholes(self.database, of, self._page),
             "objects": audit.objects(self.database, of, self._page),
             "exports": exports,
             "grants": audit.grants(self.database, self.service, self._page),

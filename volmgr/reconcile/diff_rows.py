@@ -6,12 +6,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from volmgr.db.audit_rows import OperationRow, ResourceRow, WholeRow
+from volmgr.db.audit_rows import OperationRow, ResourceRow
 from volmgr.reconcile.findings import Finding, Kind, finding
 from volmgr.reconcile.world import Recorded
-from volmgr.states import CGSNAPSHOT, CONSISTENCY_GROUP, IDLE, SNAPSHOT, UNFINISHED, VOLUME
-
-_MACHINES = {"volume": VOLUME, "snapshot": SNAPSHOT, "group": CONSISTENCY_GROUP, "cgsnapshot": CGSNAPSHOT}
+from volmgr.states import IDLE, SNAPSHOT, UNFINISHED, VOLUME
 
 
 def rows(recorded: Recorded) -> Iterator[Finding]:
@@ -25,8 +23,6 @@ def rows(recorded: Recorded) -> Iterator[Finding]:
             yield _parked(item)
     for row in recorded.resources.values():
         yield from _resource(row, unfinished, shared[row.id])
-    for whole in recorded.wholes.values():
-        yield from _held(whole, unfinished, shared[whole.id])
     for attachment in recorded.attachments:
         reason = f"Its volume {attachment.volume_id} is gone"
         yield finding(Kind.ATTACHMENT_ORPHAN, "attachment", attachment.id, reason)
@@ -46,14 +42,7 @@ def _parked(item: OperationRow) -> Finding:
 
 
 def _resource(row: ResourceRow, unfinished: set[str], shared: int) -> Iterator[Finding]:
-    yield from _held(row, unfinished, shared)
-    if row.operation_id is None and row.kind == "volume" and row.status in IDLE and row.status != row.settled:
-        reason = f"It is {row.status}, its attachments say {row.settled}"
-        yield finding(Kind.STATUS_WRONG, row.kind, row.id, reason)
-
-
-def _held(row: ResourceRow | WholeRow, unfinished: set[str], shared: int) -> Iterator[Finding]:
-    machine = _MACHINES[row.kind]
+    machine = VOLUME if row.kind == "volume" else SNAPSHOT
     if row.operation_id is not None:
         if row.operation_id not in unfinished:
             reason = f"It is {row.status}, held by the operation {row.operation_id}, which has ended or never was"
@@ -65,3 +54,6 @@ def _held(row: ResourceRow | WholeRow, unfinished: set[str], shared: int) -> Ite
     if row.status not in machine.stable:
         reason = f"It is {row.status}, and no operation holds it"
         yield finding(Kind.STATUS_STUCK, row.kind, row.id, reason)
+    elif row.kind == "volume" and row.status in IDLE and row.status != row.settled:
+        reason = f"It is {row.status}, its attachments say {row.settled}"
+        yield finding(Kind.STATUS_WRONG, row.kind, row.id, reason)

@@ -16,7 +16,6 @@ from volmgr.db.audit_rows import (
     PastRow,
     QuotaRow,
     ResourceRow,
-    WholeRow,
 )
 from volmgr.types import ObservedExport, ObservedObject
 
@@ -34,7 +33,6 @@ class Recorded:
 
     :param service: the worker, ``host@backend``. :param prefix: what its targets' names begin with.
     :param elsewhere: ids, of what was observed, that are another worker's.
-    :param wholes: groups and cgsnapshots, by id.
     :param past: by id, of what was observed and no row knows, the last operation about it.
     :param helpers: by the id of an object that only stands between two others: the id of what is made through it.
     :param paths: by resource id, what the target should serve.
@@ -53,7 +51,6 @@ class Recorded:
     past: Mapping[str, PastRow] = field(default_factory=dict)
     helpers: Mapping[str, str] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
-    wholes: Mapping[str, WholeRow] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
