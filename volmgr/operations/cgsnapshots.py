@@ -187,7 +187,7 @@ class DeleteCgSnapshot(Operation[DeleteArgs]):
             members.judge(task, [item.id for item in snapshots], whole, told)
 
         steps = [unexport_step(task, "snapshot", item) for item in task.data.get("exported") or ()]
-        return (*steps, Step("delete", delete))
+        return (*steps, Step("delete", delete, members.bring_back(task, "snapshot", snapshots)))
 
     def commit(self, task: Task, tx: Closing) -> Any:
         for snapshot_id in task.data.get("members") or ():

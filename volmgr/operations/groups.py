@@ -322,7 +322,7 @@ class DeleteGroup(Operation[DeleteArgs]):
             members.judge(task, [item.id for item in volumes], whole, told)
 
         steps = [unexport_step(task, "volume", item) for item in task.data.get("exported") or ()]
-        return (*steps, Step("delete", delete))
+        return (*steps, Step("delete", delete, members.bring_back(task, "volume", volumes)))
 
     def commit(self, task: Task, tx: Closing) -> Any:
         for volume_id in task.data.get("members") or ():

@@ -9,6 +9,7 @@ then the statuses of the others are what the driver says. This module knows no v
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from volmgr.context import RequestContext
     from volmgr.operations.placing import Placing
     from volmgr.tasks import Backend
+
+LOG = logging.getLogger(__name__)
 
 BAD = ("error", "error_deleting")
 Updates = Sequence[Mapping[str, Any]] | None
@@ -126,6 +129,28 @@ def unmake(task: Task, kind: str, made: Sequence[types.Volume | types.Snapshot],
         return
     for member in made:
         getattr(task.driver, f"delete_{kind}")(member)
+
+
+def bring_back(task: Task, kind: str, gone: Sequence[types.Volume | types.Snapshot]) -> Callable[[], None] | None:
+    """Return what undoes the deletion of members: from the trash come those of which the driver did not say deleted.
+
+    None where the driver has no trash to bring anything back from.
+    """
+    restore = f"restore_{kind}"
+    if not (task.driver.supports(f"trash_{kind}") and task.driver.supports(restore)):
+        return None
+
+    def undo() -> None:
+        told = task.data.get("told") or {}
+        for member in gone:
+            if told.get(member.id) == "deleted":
+                continue
+            try:
+                getattr(task.driver, restore)(member)
+            except exception.NotFound:
+                LOG.warning("The %s %s had no storage that could be brought back", kind, member.id)
+
+    return undo
 
 
 _SOURCES = (("snapshot", "snapshot_id"), ("volume", "source_volid"), ("volume", "source_replica"))

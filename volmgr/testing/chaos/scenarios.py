@@ -138,7 +138,7 @@ OF_GROUPS: tuple[Scenario, ...] = (
         WITH_MEMBERS,
         Call("delete_consistencygroup", {"group_id": "@g", "delete_volumes": True}),
         faults=(_fails("delete_consistencygroup", "@c", "before"),),
-        since="delete_consistencygroup/delete/before",
+        since="delete_consistencygroup/delete/undo",
         lean=True,
     ),
     Scenario(
@@ -163,6 +163,15 @@ OF_GROUPS: tuple[Scenario, ...] = (
         "delete_cgsnapshot",
         (*WITH_MEMBERS, SET),
         Call("delete_cgsnapshot", {"cgsnapshot_id": "@k"}),
+        lean=True,
+    ),
+    Scenario(
+        "delete-cgsnapshot-fails",
+        "delete_cgsnapshot",
+        (*WITH_MEMBERS, SET),
+        Call("delete_cgsnapshot", {"cgsnapshot_id": "@k"}),
+        faults=(_fails("delete_cgsnapshot", "@k"),),
+        since="delete_cgsnapshot/delete/undo",
         lean=True,
     ),
     Scenario(
