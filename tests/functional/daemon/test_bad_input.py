@@ -152,6 +152,15 @@ BAD: dict[str, st.SearchStrategy[Any]] = {
     "limit": NO_LIMIT,
     "timeout": NO_SECONDS,
     "event": st.one_of(NOT_TEXT, CONTROL),
+    **dict.fromkeys(("image_id", "store"), st.one_of(NO_NAME, st.just(""))),
+    "image_meta": st.one_of(
+        NO_MAPPING,
+        st.sampled_from([
+            {}, {"id": ""}, {"id": "../x"}, {"id": "a/b/c"}, {"id": "x", "disk_format": "vmdk"}, {"id": 5},
+            {"id": "x", "location": "file:///etc/passwd"}, {"id": "x", "container_format": "ova"},
+            {"id": "x", "properties": {"a": 1}}, {"id": "x", "name": 5},
+        ]),
+    ),
 }
 #: what makes any message wrong, whatever its verb.
 BAD_CONTEXT = st.sampled_from(
@@ -229,7 +238,8 @@ def calls(draw: st.DrawFn, valid: dict[str, Any]) -> dict[str, Any]:
 
 INTERNAL_ARGUMENTS: list[dict[str, Any]] = [{}, {"capabilities": {}}, {"arguments": {}}, {"values": {}, "cls": "x"}]
 #: arguments that would make a template wrong by themselves.
-LEFT_OUT = {("create_volume", "source_volid"), ("create_volume", "snapshot_id"), ("terminate_connection", "force")}
+LEFT_OUT = {("create_volume", name) for name in ("source_volid", "snapshot_id", "image_id")}
+LEFT_OUT |= {("terminate_connection", "force")}
 #: pages of workers go on behind a name, and are not sorted by id.
 LEFT_OUT |= {(verb, name) for verb in ("list_services", "list_backends") for name in ("marker", "sort_keys")}
 
@@ -332,6 +342,7 @@ def served(request: pytest.FixtureRequest, make_daemon: Callable[..., Daemon]) -
         "type_id": instance, "qos_id": instance, "reservation_id": instance, "volumes": 1, "snapshots": 1,
         "gigabytes": 1, "extra_specs": {"a": "b"}, "specs": {"a": "b"}, "reservations": [instance],
         "limits": {"volumes": 5}, "is_public": True, "project_id": "project", "consumer": "both", "expire": 60.0,
+        "image_id": "absent", "store": "local", "image_meta": {"id": "x", "disk_format": "raw"},
         "new_type_id": "t", "migration_policy": "never", "force_host_copy": False, "old_reservations": [instance],
         "new_volume_id": other_id, "error": False, "volume_status": "available", "transfer_id": instance,
         "auth_key": "k", "expires_in": 5.0, "new_user": "u", "new_project": "q", "secondary_backend_id": "x",
