@@ -100,7 +100,7 @@ ALIASES: dict[str, dict[str, str]] = {
         "migrate_volume": "revert",
         "migrate_volume_completion": "revert",
         "update_migrated_volume": "revert",
-        "accept_transfer": "extend",
+        "accept_transfer": "revert",
         "promote_replica": "revert",
         "reenable_replication": "clone",
         "discard": "clone",

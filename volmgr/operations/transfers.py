@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from volmgr import exception, states, types, validate
 from volmgr.context import RequestContext
-from volmgr.db import claims, exports, models, transfers
+from volmgr.db import claims, exports, models, quotas, transfers
 from volmgr.db.admission import Admitting, Blocked
 from volmgr.db.closing import Closing
 from volmgr.db.engine import Database, is_duplicate
@@ -195,9 +195,6 @@ class AcceptTransfer(Operation[AcceptArgs]):
             )
         held = self._take_snapshots(tx)
         tx.data |= {"from": volume.project_id, "user": volume.user_id, "offered": offer is not None}
-        tx.charge(self.a.new_project, volume.volume_type_id, volumes=1, gigabytes=volume.size)
-        for row in held:
-            tx.charge(self.a.new_project, row.volume_type_id, snapshots=1, gigabytes=row.volume_size)
         tx.data["snapshots"] = [[row.id, row.volume_type_id, row.volume_size] for row in held]
 
     def _take_snapshots(self, tx: Admitting) -> list[Any]:
@@ -224,37 +221,64 @@ class AcceptTransfer(Operation[AcceptArgs]):
             update = task.driver.accept_transfer(task.context, volume, user or "", project or "")
             return dict(update) if update else None
 
+        def cut() -> None:
+            # Exports that the old owner made: he knows their accounts, and may be connected to a snapshot.
+            task.backend.exports.withdraw("volume", volume.id)
+            for snapshot_id, _type_id, _size in task.data["snapshots"]:
+                task.backend.exports.withdraw("snapshot", snapshot_id)
+
         def undo() -> None:
             give(task.data["user"], task.data["from"])
 
-        return (Step("give", lambda: give(self.a.new_user, self.a.new_project), undo),)
+        return (
+            Step(
+                "give",
+                lambda: give(self.a.new_user, self.a.new_project),
+                undo,
+                pivot=lambda tx: self._hand_over(task, tx),
+            ),
+            Step("cut", cut),
+        )
+
+    def _hand_over(self, task: Task, tx: Closing) -> None:
+        """Write the new owner of all of it, and let its quota count there instead of here.
+
+        :raises QuotaExceeded: the new project's does not allow it.
+        """
+        volume = task.volume(self.a.volume_id)
+        owner = {"project_id": self.a.new_project, "user_id": self.a.new_user or None}
+        columns = tx.model_update("volume", volume.id, task.results.get("give"))
+        held = (_V.c.id == volume.id) & (_V.c.operation_id == task.id)
+        if not tx.conn.execute(sa.update(_V).where(held).values({**columns, **owner})).rowcount:
+            raise exception.LeaseLost(id=task.id)
+        mine = (_S.c.volume_id == volume.id) & (_S.c.operation_id == task.id)
+        tx.conn.execute(sa.update(_S).where(mine).values(owner))
+        transfers.end_of_volume(tx.conn, volume.id)
+        parts: list[tuple[str | None, dict[str, Any]]] = [
+            (volume.volume_type_id, {"volumes": 1, "gigabytes": volume.size}),
+            *((type_id, {"snapshots": 1, "gigabytes": size}) for _id, type_id, size in task.data["snapshots"]),
+        ]
+        for type_id, amounts in parts:
+            quotas.charge(
+                tx.conn, self.a.new_project, type_id, defaults=task.backend.settings.quota, **amounts
+            )
+            quotas.release(tx.conn, task.data["from"] or "", type_id, **amounts)
 
     def commit(self, task: Task, tx: Closing) -> Any:
-        volume, owner = task.volume(self.a.volume_id), {
-            "project_id": self.a.new_project, "user_id": self.a.new_user or None
+        self._let_go(task, tx, "available")
+        return {
+            "volume_id": self.a.volume_id, "project_id": self.a.new_project, "user_id": self.a.new_user or None
         }
-        columns = tx.model_update("volume", volume.id, task.results.get("give"))
-        transfers.end_of_volume(tx.conn, volume.id)
-        tx.release("volume", volume.id, "available", **{**columns, **owner})
-        tx.uncharge(task.data["from"], volume.volume_type_id, volumes=1, gigabytes=volume.size)
-        for snapshot_id, type_id, size in task.data["snapshots"]:
-            self._let_go(task, tx, snapshot_id, **owner)
-            tx.uncharge(task.data["from"], type_id, snapshots=1, gigabytes=size)
-        return {"volume_id": volume.id, **owner}
 
-    @staticmethod
-    def _let_go(task: Task, tx: Closing, snapshot_id: str, **columns: Any) -> None:
-        """Give a snapshot back in the status that it has."""
-        mine = (_S.c.id == snapshot_id) & (_S.c.operation_id == task.id)
-        tx.conn.execute(sa.update(_S).where(mine).values(operation_id=None, **columns))
-        tx.forget_claim("snapshot", snapshot_id)
+    def _let_go(self, task: Task, tx: Closing, status: str) -> None:
+        """Give the volume back, and its snapshots in the statuses that they have."""
+        tx.release("volume", self.a.volume_id, status)
+        for snapshot_id, _type_id, _size in task.data["snapshots"]:
+            mine = (_S.c.id == snapshot_id) & (_S.c.operation_id == task.id)
+            tx.conn.execute(sa.update(_S).where(mine).values(operation_id=None))
+            tx.forget_claim("snapshot", snapshot_id)
 
     def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
-        if "from" not in task.data:
-            return
-        volume = task.volume(self.a.volume_id)
-        tx.release("volume", volume.id, "awaiting-transfer" if task.data["offered"] else "available")
-        tx.uncharge(self.a.new_project, volume.volume_type_id, volumes=1, gigabytes=volume.size)
-        for snapshot_id, type_id, size in task.data["snapshots"]:
-            self._let_go(task, tx, snapshot_id)
-            tx.uncharge(self.a.new_project, type_id, snapshots=1, gigabytes=size)
+        if "from" in task.data:
+            offered = task.data["offered"] and not task.pivoted
+            self._let_go(task, tx, "awaiting-transfer" if offered else "available")

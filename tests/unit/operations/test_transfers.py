@@ -166,6 +166,20 @@ def test_a_repeat_of_an_acceptance_gets_its_answer(site: Site, offers: Offers) -
     assert offers.accept(transfer_id, key, request=request).id == first.id
 
 
+def test_the_old_owner_has_no_access_and_no_account_any_more(site: Site, offers: Offers) -> None:
+    volume_id, snapshot_id, verbs = site.create(), new_id(), site.one.attachments
+    site.do(snapshots.CreateSnapshot, volume_id=volume_id, snapshot_id=snapshot_id)
+    verbs.initialize("snapshot", snapshot_id, CONNECTOR)
+    before = verbs.initialize("volume", volume_id, CONNECTOR)["data"]
+    verbs.terminate("volume", volume_id, CONNECTOR, False)
+    transfer_id, key = offers.offer(volume_id)
+    assert offers.accept(transfer_id, key).state == "done"
+    assert site.one.rows(models.grants) == [] and site.one.target.observe() == []
+    after = verbs.initialize("volume", volume_id, CONNECTOR)["data"]
+    assert after["auth_password"] != before["auth_password"]
+    verbs.terminate("volume", volume_id, CONNECTOR, False)
+
+
 def test_the_second_who_accepts_gets_nothing(site: Site, offers: Offers) -> None:
     volume_id = site.create()
     transfer_id, key = offers.offer(volume_id)
@@ -185,9 +199,11 @@ def test_the_new_owners_quota_refuses_it(site: Site, offers: Offers) -> None:
     transfer_id, key = offers.offer(volume_id)
     with site.one.database.writer() as conn:
         conn.execute(models.quotas.insert().values(project_id="other", volume_type_id="", max_gigabytes=1))
-    with pytest.raises(exception.QuotaExceeded):
-        offers.accept(transfer_id, key)
-    assert site.volume(volume_id)["status"] == "awaiting-transfer"
+    done = offers.accept(transfer_id, key)
+    assert (done.state, done.error["code"]) == ("failed", "volmgr.quota_exceeded")
+    row = site.volume(volume_id)
+    assert (row["status"], row["project_id"]) == ("awaiting-transfer", "p")
+    assert (site.usage(), site.usage("", "other")) == ((1, 0, 2), (0, 0, 0))
 
 
 def test_a_backend_that_fails_leaves_the_offer(site: Site, offers: Offers) -> None:
@@ -197,6 +213,17 @@ def test_a_backend_that_fails_leaves_the_offer(site: Site, offers: Offers) -> No
     assert offers.accept(transfer_id, key).state == "failed"
     assert (site.volume(volume_id)["project_id"], site.usage("", "other")) == ("p", (0, 0, 0))
     assert offers.accept(transfer_id, key).state == "done"
+
+
+def test_the_old_owner_cannot_connect_while_it_is_taken_over(site: Site) -> None:
+    volume_id = site.create()
+    site.one.submit(AcceptTransfer, volume_id=volume_id, new_user="o", new_project="other")
+    with pytest.raises(exception.Conflict):
+        site.one.attachments.attach(volume_id, new_id(), None, None, "rw", new_id())
+    with pytest.raises(exception.Conflict):
+        site.one.attachments.initialize("volume", volume_id, CONNECTOR)
+    site.run()
+    assert site.volume(volume_id)["project_id"] == "other"
 
 
 def test_an_administrator_needs_no_offer(site: Site) -> None:
