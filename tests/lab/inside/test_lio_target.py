@@ -136,7 +136,7 @@ def test_disk_is_the_storage_and_grows_in_use(target: LioTarget, storage: Path) 
         about = Path("/sys/block") / disk.name / "device"
         assert spec.serial.encode() in (about / "vpd_pg80").read_bytes()
         assert f"naa.6001405{spec.serial[:25]}" == (about / "wwid").read_text().strip()
-        assert int((about.parent / "queue/discard_max_bytes").read_text()) > 0
+        assert 0 < int((about.parent / "queue/discard_max_bytes").read_text()) <= 512 * MiB
         assert [seen.sessions for seen in target.observe()] == [(initiator.initiator_name(),)]
         assert target.sync(spec) is False
         grow(storage)

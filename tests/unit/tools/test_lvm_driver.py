@@ -45,7 +45,7 @@ def test_what_it_supports() -> None:
         "initialize_connection",
     ):
         assert LVMVolumeDriver.supports(verb), verb
-    for verb in ("create_consistencygroup", "promote_replica"):
+    for verb in ("failover_host", "promote_replica"):
         assert not LVMVolumeDriver.supports(verb), verb
 
 

@@ -18,6 +18,8 @@ from volmgr.types import Secret
 ROOT = "/sys/kernel/config/target"
 #: An attribute is read whole at once and is never longer.
 _PAGE = 4096
+#: The most blocks that one UNMAP may free, 512 MiB of 512 bytes; libiscsi's suite takes more for a fault.
+MAX_UNMAP_BLOCKS = 1 << 20
 
 
 class Reader(Protocol):
@@ -142,7 +144,16 @@ def apply(tree: Tree, step: Step) -> None:
             tree.write(path, value.reveal() if isinstance(value, Secret) else value)
         case Offer(backstore, on):
             if not on or tree.read(f"{backstore}/attrib/max_unmap_block_desc_count") not in ("", "0"):
+                if on:
+                    _bound_unmap(tree, f"{backstore}/attrib/max_unmap_lba_count")
                 tree.write(f"{backstore}/attrib/emulate_tpu", str(int(on)))
+
+
+def _bound_unmap(tree: Tree, attribute: str) -> None:
+    """Let no single command of an initiator free more than a bounded piece: a disk may say that it takes any."""
+    count = tree.read(attribute)
+    if count.isdecimal() and int(count) > MAX_UNMAP_BLOCKS:
+        tree.write(attribute, str(MAX_UNMAP_BLOCKS))
 
 
 def _remove(tree: Tree, path: str, shared: bool) -> None:
