@@ -128,6 +128,7 @@ class CreateCgSnapshot(Operation[CreateArgs]):
                 tx.forget_object(snapshot.name_id)
                 tx.uncharge(snapshot.project_id, snapshot.volume_type_id, snapshots=1, gigabytes=snapshot.size)
             else:
+                members.disown(task, tx, snapshot)
                 members.settle(tx, "snapshot", snapshot.id, members.told_status(task, snapshot.id))
         if cancelled:
             tx.delete("cgsnapshot", self.a.cgsnapshot_id)

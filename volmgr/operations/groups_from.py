@@ -161,6 +161,7 @@ class CreateGroupFromSource(Operation[FromSourceArgs]):
                 tx.forget_object(volume.name_id)
                 tx.uncharge(volume.project_id, volume.volume_type_id, volumes=1, gigabytes=volume.size)
             else:
+                members.disown(task, tx, volume)
                 members.settle(tx, "volume", volume.id, members.told_status(task, volume.id))
         if cancelled:
             tx.delete("group", self.a.group_id)

@@ -107,6 +107,12 @@ def settle(tx: Closing, resource: str, member_id: str, status: str) -> None:
     tx.release(resource, member_id, None if idle else status)
 
 
+def disown(task: Task, tx: Closing, member: types.Volume | types.Snapshot) -> None:
+    """Separate a member that could not be made from its object's name: what bears it is not its own."""
+    if not task.abandoned and told_status(task, member.id) in BAD:
+        tx.exchange_object("volume" if isinstance(member, types.Volume) else "snapshot", member.id, member.name_id)
+
+
 def write(tx: Closing, volume_id: str, told: Mapping[str, Any] | None) -> None:
     """Write a driver's update of a volume that is shared: an idle status follows from its attachments, as ever."""
     columns = columns_of(tx, "volume", volume_id, told)
