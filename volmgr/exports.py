@@ -303,7 +303,7 @@ class Exports:
         """Return a driver's own answer; what it wants to remember of the initiator is stored, and handed back to it."""
         snapshot = isinstance(resource, types.Snapshot)
         verb = self.driver.initialize_connection_snapshot if snapshot else self.driver.initialize_connection
-        peer, backend = peer_key(connector, self.protocol), self.driver.backend_name
+        peer, backend = peer_key(connector, self.protocol)[:255], self.driver.backend_name
         with self.locks.hold(f"what {backend} knows of {peer}", about=resource.id):
             with self.database.reader() as conn:
                 known = initiators.get(conn, self.cipher, peer, backend)

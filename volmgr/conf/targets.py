@@ -11,8 +11,8 @@ OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "target_helper",
         default="lioadm",
-        help="What exports the volumes: lioadm, tgtadm, iseradm, fcadm, vblade, fake, or empty for a driver that needs "
-        "none.",
+        help="What exports the volumes: lioadm, tgtadm, iseradm, fcadm, vblade, fake. Empty for a driver that needs "
+        "none; with any other driver only this host itself can connect then, by the path.",
     ),
     cfg.StrOpt(
         "target_protocol", default="iscsi", choices=["iscsi", "iser", "fc", "aoe"], help="Protocol of the exports."

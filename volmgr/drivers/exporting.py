@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The connection verbs of a driver whose storage any target can serve: they go to ``target_driver``.
 
+Without a target only the host itself can connect, by the path: connection_info of the type ``local``.
+
 The manager does not need them, it syncs the target with what SQL says. They are for whoever uses a driver alone; the
 grants that they make live in this process only. This module knows no particular target and no storage.
 """
@@ -91,6 +93,19 @@ class TargetVD(LocalVD, BaseVD, abstract=True):
     def terminate_connection_snapshot(self, snapshot: Snapshot, connector: Connector, **kwargs: Any) -> None:
         self._disconnect(snapshot, connector)
 
+    def validate_connector(self, connector: Mapping[str, Any]) -> None:
+        """Check that ``connector`` has what the target needs; without one, that it is this host's.
+
+        :raises InvalidConnector: naming what is missing.
+        """
+        super().validate_connector(connector)
+        here = names.parse_host(self.host).host if self.host else None
+        if self.target_driver is None and connector.get("host") != here:
+            raise exception.InvalidConnector(
+                f"Without a target only {here} itself can connect", missing="host",
+                hint="Set target_helper, or attach the volume on that host",
+            )
+
     def _export(self, resource: Volume | Snapshot) -> ModelUpdate:
         target, spec = self._target(), self.export_spec(resource)
         target.sync(spec)
@@ -99,10 +114,13 @@ class TargetVD(LocalVD, BaseVD, abstract=True):
     def _unexport(self, resource: Volume | Snapshot) -> None:
         with self._grants_lock:
             self._grants.pop(resource.id, None)
-        self._target().sync(self.export_spec(resource, wanted=False))
+        if self.target_driver is not None:
+            self.target_driver.sync(self.export_spec(resource, wanted=False))
 
     def _connect(self, resource: Volume | Snapshot, connector: Mapping[str, Any]) -> dict[str, Any]:
         self.validate_connector(connector)
+        if self.target_driver is None:
+            return {"driver_volume_type": "local", "data": {"device_path": self.export_path(resource)}}
         grant = grant_for(connector)
         if isinstance(resource, Snapshot):
             grant = dataclasses.replace(grant, mode="ro")
@@ -114,6 +132,8 @@ class TargetVD(LocalVD, BaseVD, abstract=True):
         return {"driver_volume_type": target.protocol, "data": dict(target.connection(spec, grant))}
 
     def _disconnect(self, resource: Volume | Snapshot, connector: Connector) -> None:
+        if self.target_driver is None:
+            return
         gone = None if connector is None else grant_for(connector).id
         with self._grants_lock:
             left = tuple(item for item in self._grants.get(resource.id, ()) if gone is not None and item.id != gone)

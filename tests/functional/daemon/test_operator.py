@@ -66,6 +66,9 @@ def test_an_audit_from_the_command_line(daemon: Daemon, client: Client) -> None:
     assert client.api.get_volume(client.context, kept)["status"] == "available"
     listed = client.api.list_findings(client.context, filters={"resource_id": orphan})
     assert [item["id"] for item in listed] == [by_kind["storage-orphan"]["id"]]
+    assert client.api.get_finding(client.context, listed[0]["id"]) == listed[0]
+    with pytest.raises(exception.NotFound):
+        client.api.get_finding(client.context, orphan)
     named = manage(daemon, "audit", "--fix", "--finding", by_kind["storage-orphan"]["id"])
     assert "does it" in named.stdout
     wait_until(lambda: not stored(daemon, names.object_name("volume", orphan)).exists(), 30, "the orphan is freed")
@@ -80,6 +83,7 @@ def test_only_an_administrator_may(client: Client) -> None:
     for call in (
         lambda: client.api.audit(member),
         lambda: client.api.list_findings(member),
+        lambda: client.api.get_finding(member, new_id()),
         lambda: client.api.reset_status(member, "volume", new_id(), "error"),
         lambda: client.api.service_disable(member),
     ):
@@ -139,7 +143,12 @@ def test_a_disabled_worker_takes_nothing_new(daemon: Daemon, client: Client) -> 
     volume_id, other = new_id(), new_id()
     client.do("create_volume", volume_id, size=1)
     client.api.service_disable(client.context, daemon.host, "the disks are replaced")
-    (service,) = client.api.list_services(client.context)
+    (service,) = client.api.list_services(client.context, filters={"disabled": True}, limit=1)
+    assert client.api.get_service(client.context, daemon.host)["disabled_reason"] == service["disabled_reason"]
+    with pytest.raises(exception.NotFound):
+        client.api.get_service(client.context, "nobody@nowhere")
+    assert client.api.list_backends(client.context, marker=daemon.host) == []
+    client.api.notification(client.context, "a disk was replaced", host=daemon.host)
     assert (service["disabled"], service["disabled_reason"]) == (True, "the disks are replaced")
     with pytest.raises(exception.NoSpace, match="the disks are replaced") as refused:
         client.do("create_volume", other, size=1)

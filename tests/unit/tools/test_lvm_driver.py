@@ -43,9 +43,10 @@ def test_what_it_supports() -> None:
         "revert_to_snapshot",
         "check_revert",
         "initialize_connection",
+        "create_consistencygroup",
     ):
         assert LVMVolumeDriver.supports(verb), verb
-    for verb in ("failover_host", "promote_replica"):
+    for verb in ("accept_transfer", "failover_host", "promote_replica"):
         assert not LVMVolumeDriver.supports(verb), verb
 
 
