@@ -81,10 +81,14 @@ def test_bytes_go_from_one_target_to_another(files: Daemon) -> None:
         client.do("create_volume", volume_id, size=1, host="node@one", timeout=TIMEOUT)
         before = connect(client, volume_id)
         write(before, 0x11)
-        with pytest.raises(exception.VolumeAttached):
-            client.do("migrate_volume", volume_id, "node@two")
+        moving = client.api.migrate_volume(client.context, volume_id, "node@two")["operation_id"]
+
+        def waits() -> bool:
+            return bool(client.api.get_operation(client.context, moving)["state"] == "parked")
+
+        wait_until(waits, TIMEOUT, "what is in use waits to be let go")
         disconnect(client, volume_id)
-        done = client.do("migrate_volume", volume_id, "node@two", timeout=TIMEOUT)
+        done = client.api.wait_operation(client.context, moving, timeout=TIMEOUT)
         assert done["result"]["host"].startswith("node@two#")
         view = client.api.get_volume(client.context, volume_id)
         assert (view["status"], view["migration_status"]) == ("available", "success")
