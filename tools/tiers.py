@@ -84,6 +84,7 @@ QEMU = Need("qemu-system-x86_64", "qemu-system-x86")
 FABRIC = "volmgr.testing.fabric"
 DATABASE = ("-m", "database")
 BRIEF = ("-m", "not extended")
+AGAIN = ("-m", "not once")
 
 
 def _on(database: str) -> dict[str, str]:
@@ -98,7 +99,7 @@ TIERS = (
     Tier("functional", "tests/functional", env=EVENTLET, minutes=45),
     Tier("unit-threading", "tests/unit", env=THREADING),
     Tier("conformance-threading", "tests/conformance", env=THREADING),
-    Tier("functional-threading", "tests/functional", env=THREADING, minutes=45),
+    Tier("functional-threading", "tests/functional", options=AGAIN, env=THREADING, minutes=45),
     Tier("postgresql", "tests", options=DATABASE, env=_on("postgresql"), needs=(POSTGRESQL,)),
     Tier("mariadb", "tests", options=DATABASE, env=_on("mariadb"), needs=(MARIADB,)),
     Tier("lab-harness", "tests/lab", env=EVENTLET, needs=(UML,), beside=True),

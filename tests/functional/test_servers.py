@@ -47,6 +47,7 @@ from volmgr.testing.waiting import WaitTimeout, wait_until
 
 pytest_plugins = ("volmgr.testing.servers.pytest_fixtures",)
 
+pytestmark = pytest.mark.once
 SQL_KINDS = ("postgresql", "mariadb")
 SECONDS = 30.0
 

@@ -318,7 +318,7 @@ def dump(daemon: Daemon) -> dict[str, list[Any]]:
         }
 
 
-@pytest.fixture(params=["eventlet", "threading"])
+@pytest.fixture(params=[pytest.param(mode, marks=pytest.mark.once) for mode in ("eventlet", "threading")])
 def served(request: pytest.FixtureRequest, make_daemon: Callable[..., Daemon]) -> Iterator[tuple[Daemon, Path, Any]]:
     """A daemon with something to break, its socket, and arguments that are right."""
     daemon = make_daemon(environment={"VOLMGR_CONCURRENCY": request.param}).start()

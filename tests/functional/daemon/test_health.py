@@ -47,6 +47,7 @@ def value(found: dict[str, list[tuple[dict[str, str], float]]], name: str, **lab
     return only
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("concurrency", ["eventlet", "threading"])
 def test_requests_operations_and_what_there_is(make_daemon: Callable[..., Daemon], concurrency: str) -> None:
     port = free_port()

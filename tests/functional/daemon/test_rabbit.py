@@ -55,6 +55,7 @@ def available(client: Client, volume_id: str) -> bool:
     return [item["status"] for item in found] == ["available"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("concurrency", ["eventlet", "threading"])
 def test_the_life_of_a_volume(rabbit_daemon: Daemon, client: Client, concurrency: str) -> None:
     rabbit_daemon.start(VOLMGR_CONCURRENCY=concurrency)
@@ -88,6 +89,7 @@ def test_a_cast_that_was_sent_while_the_daemon_was_down_runs(
     assert len(client.api.list_operations(client.context)) == 1
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("concurrency", ["eventlet", "threading"])
 @pytest.mark.parametrize("point", ["received", "admitted"])
 def test_a_cast_whose_worker_was_killed_is_redelivered_and_runs_once(

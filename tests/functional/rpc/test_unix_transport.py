@@ -283,6 +283,7 @@ print(sorted(answers) == list(range(200)))
 """
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("client_mode", ["eventlet", "threading"])
 @pytest.mark.parametrize("server_mode", ["eventlet", "threading"])
 def test_green_and_native_threads(
@@ -300,6 +301,7 @@ def test_green_and_native_threads(
     assert list(directory.iterdir()) == []
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("mode", ["eventlet", "threading"])
 def test_stop_answers_what_was_taken(serve: Start, connect: Start, directory: Path, tmp_path: Path, mode: str) -> None:
     server = serve(mode=mode)
