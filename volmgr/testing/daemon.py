@@ -7,6 +7,7 @@ by its own process id.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from typing import Any
 from volmgr import conf as config
 from volmgr import exception
 from volmgr.context import RequestContext
+from volmgr.incarnation import started
 from volmgr.rpc.client import VolumeAPI
 from volmgr.testing.waiting import wait_until
 
@@ -148,6 +150,16 @@ class Daemon:
             process.kill()
             process.wait()
             raise RuntimeError(f"volmgr-volume did not end within {timeout} s:\n{self.tail(120)}") from error
+
+
+def tgtds(daemon: Daemon) -> list[int]:
+    """Return the target daemons that run for a daemon, as its state file and the process table say."""
+    found = []
+    for path in daemon.state.rglob("tgtd.json"):
+        pid = int(json.loads(path.read_text())["pid"])
+        if started(pid) is not None:
+            found.append(pid)
+    return found
 
 
 class Client:

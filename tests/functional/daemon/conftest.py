@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from volmgr.testing.daemon import Client, Daemon
+from volmgr.testing.daemon import Client, Daemon, tgtds
 
 
 @pytest.fixture
@@ -29,6 +29,8 @@ def make_daemon(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
         if daemon.process is not None and daemon.process.poll() is None:
             os.kill(daemon.process.pid, signal.SIGKILL)
             daemon.process.wait()
+        for pid in tgtds(daemon):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture

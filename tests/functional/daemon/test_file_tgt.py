@@ -3,21 +3,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.conftest import require
 from volmgr import exception, names
-from volmgr.incarnation import started
-from volmgr.testing.daemon import Client, Daemon, free_port
+from volmgr.testing.daemon import Client, Daemon, free_port, tgtds
 from volmgr.testing.waiting import wait_until
 from volmgr.tools.tgt import TgtClient
 
@@ -30,7 +28,7 @@ def new_id() -> str:
 
 
 @pytest.fixture
-def served(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
+def served(make_daemon: Callable[..., Daemon]) -> Daemon:
     """A started daemon on files and tgt; its tgtd is ended with the test."""
     for tool, package in (("tgtd", "tgt"), ("qemu-io", "qemu-utils"), ("iscsi-inq", "libiscsi-bin")):
         require(tool, package)
@@ -40,20 +38,7 @@ def served(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
         "target_ip_address": "127.0.0.1",
         "target_port": free_port(),
     }
-    daemon = make_daemon(backend=backend, options={"report_interval": 1}).start()
-    yield daemon
-    for pid in tgtds(daemon):
-        os.kill(pid, signal.SIGKILL)
-
-
-def tgtds(daemon: Daemon) -> list[int]:
-    """Return the target daemon that runs for this daemon, as its state file and the process table say."""
-    found = []
-    for path in daemon.state.rglob("tgtd.json"):
-        pid = int(json.loads(path.read_text())["pid"])
-        if started(pid) is not None:
-            found.append(pid)
-    return found
+    return make_daemon(backend=backend, options={"report_interval": 1}).start()
 
 
 def url(info: dict[str, Any]) -> str:

@@ -9,16 +9,16 @@ import subprocess
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.conftest import require
-from tests.functional.daemon.test_file_tgt import CONNECTOR, INITIATOR, tgtds
+from tests.functional.daemon.test_file_tgt import CONNECTOR, INITIATOR
 from volmgr import exception, names
-from volmgr.testing.daemon import Client, Daemon, free_port
+from volmgr.testing.daemon import Client, Daemon, free_port, tgtds
 from volmgr.testing.waiting import wait_until
 from volmgr.tools import guardian
 from volmgr.tools.tgtd import _identity
@@ -33,7 +33,7 @@ def new_id() -> str:
 
 
 @pytest.fixture
-def served(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
+def served(make_daemon: Callable[..., Daemon]) -> Daemon:
     """A daemon on files and tgt, not started yet; its tgtd is ended with the test."""
     for tool, package in (("tgtd", "tgt"), ("qemu-io", "qemu-utils")):
         require(tool, package)
@@ -43,10 +43,7 @@ def served(make_daemon: Callable[..., Daemon]) -> Iterator[Daemon]:
         "target_ip_address": "127.0.0.1",
         "target_port": free_port(),
     }
-    daemon = make_daemon(backend=backend, options={"report_interval": 1})
-    yield daemon
-    for pid in tgtds(daemon):
-        os.kill(pid, signal.SIGKILL)
+    return make_daemon(backend=backend, options={"report_interval": 1})
 
 
 class Writer:

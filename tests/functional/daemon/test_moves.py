@@ -11,10 +11,10 @@ import pytest
 
 from tests.conftest import require
 from tests.functional.daemon.test_backends import pid_of
-from tests.functional.daemon.test_file_tgt import connect, disconnect, holds, new_id, qemu_io, tgtds, write
+from tests.functional.daemon.test_file_tgt import connect, disconnect, holds, new_id, qemu_io, write
 from volmgr import exception
 from volmgr.context import RequestContext
-from volmgr.testing.daemon import Client, Daemon, free_port
+from volmgr.testing.daemon import Client, Daemon, free_port, tgtds
 from volmgr.testing.waiting import wait_until
 
 TIMEOUT = 90.0
