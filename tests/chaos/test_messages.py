@@ -236,7 +236,9 @@ def other(stage: Stage) -> Iterator[Client]:
 
 #: there can be no snapshot of a volume that is being made.
 IMPOSSIBLE = {("volume", "create", "revert")}
-PAIRS = [(noun, holder) for noun, table in TABLE.items() for holder in dict.fromkeys(holder for holder, _ in table)]
+#: what compute services race for; every cell of the other nouns is run within one process, by the journal's own tests.
+TABLES = {noun: TABLE[noun] for noun in ("volume", "snapshot")}
+PAIRS = [(noun, holder) for noun, table in TABLES.items() for holder in dict.fromkeys(holder for holder, _ in table)]
 
 
 def test_every_verb_meets_every_other(stage: Stage, other: Client) -> None:
@@ -247,6 +249,6 @@ def test_every_verb_meets_every_other(stage: Stage, other: Client) -> None:
                 Cell(stage, other).meet(noun, holder, comer)
                 count += 1
         assert stage.outside.settle() == []
-    assert count == sum(len(table) for table in TABLE.values()) - len(IMPOSSIBLE)
+    assert count == sum(len(table) for table in TABLES.values()) - len(IMPOSSIBLE)
 
 
