@@ -19,7 +19,6 @@ from typing import Any
 from volmgr import exception
 from volmgr.concurrency import offload
 from volmgr.drivers import progress as reports
-from volmgr.images import inspection
 from volmgr.images.base import CHUNK, RAW, ZEROS, Hasher, ImageInfo, ImageStore, Upload
 from volmgr.images.directory import GRAIN
 from volmgr.images.staging import Staged, Staging
@@ -76,6 +75,9 @@ class Download:
         :raises ImageUnacceptable: it cannot be used, see :mod:`volmgr.images.inspection`.
         :raises ImageTooLarge: it does not fit; nothing was written.
         """
+        # The format inspector costs memory, which a worker without images need not have.
+        from volmgr.images import inspection
+
         def fetching(fraction: float) -> None:
             reports.report(fraction * _FETCHING)
 
