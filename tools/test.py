@@ -2,8 +2,8 @@
 """Runs the test tiers and says what passed, what failed and what could not run here and why.
 
 Each tier is a process with a deadline of its own, its output goes to the terminal and its JUnit XML to build/test. They
-run one after the other, but for those with a guest: a guest uses one processor, so they run beside the others, and what
-they print comes at the end. The last line is always ``N passed, N failed, N skipped``, summed over all tests. Under
+run one after the other in two rows at a time, as none fills two processors by itself; what the second row prints comes
+at the end. The last line is always ``N passed, N failed, N skipped``, summed over all tests. Under
 ``--strict`` (also ``CI`` or ``VOLMGR_STRICT=1``) whatever could not run counts as failed. What the tiers are is in
 tiers.py; this module knows only how to run them.
 """
@@ -177,7 +177,7 @@ def run(tier: Tier, strict: bool, extra: Sequence[str], output: Path | None = No
 
 
 def run_all(tiers: Sequence[Tier], strict: bool, extra: Sequence[str]) -> list[Result]:
-    """Run tiers, those with a guest beside the others; the results are in the order of ``tiers``."""
+    """Run tiers in two rows; the results are in the order of ``tiers``."""
     beside = [tier for tier in tiers if tier.beside]
     if len(beside) in (0, len(tiers)):
         return [run(tier, strict, extra) for tier in tiers]

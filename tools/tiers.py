@@ -46,7 +46,7 @@ class Tier:
     :param env: environment of the run.
     :param needs: what must be there.
     :param guest: pytest runs in a guest with a kernel of its own, which this module starts.
-    :param beside: runs at the same time as those without this; a guest uses one processor.
+    :param beside: runs in a second row beside those without this, as none of them fills two processors by itself.
     :param quick: part of ``--quick``.
     :param optional: no error while the folder is not there.
     :param on_request: runs only when it is named.
@@ -97,11 +97,11 @@ TIERS = (
     Tier("unit", "tests/unit", env=EVENTLET, quick=True),
     Tier("conformance", "tests/conformance", env=EVENTLET, quick=True),
     Tier("functional", "tests/functional", env=EVENTLET, minutes=45),
-    Tier("unit-threading", "tests/unit", env=THREADING),
-    Tier("conformance-threading", "tests/conformance", env=THREADING),
+    Tier("unit-threading", "tests/unit", env=THREADING, beside=True),
+    Tier("conformance-threading", "tests/conformance", env=THREADING, beside=True),
     Tier("functional-threading", "tests/functional", options=AGAIN, env=THREADING, minutes=45),
-    Tier("postgresql", "tests", options=DATABASE, env=_on("postgresql"), needs=(POSTGRESQL,)),
-    Tier("mariadb", "tests", options=DATABASE, env=_on("mariadb"), needs=(MARIADB,)),
+    Tier("postgresql", "tests", options=DATABASE, env=_on("postgresql"), needs=(POSTGRESQL,), beside=True),
+    Tier("mariadb", "tests", options=DATABASE, env=_on("mariadb"), needs=(MARIADB,), beside=True),
     Tier("lab-harness", "tests/lab", env=EVENTLET, needs=(UML,), beside=True),
     Tier("lab", "tests/lab/inside", options=BRIEF, env=EVENTLET, needs=(UML,), guest=LAB, beside=True, minutes=60),
     Tier(
