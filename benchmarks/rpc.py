@@ -42,6 +42,9 @@ def serve(state: dict[str, Any], url: str, ours: bool) -> None:
         def ready(self) -> None:
             """Every changing verb asks this first."""
 
+        def ended(self, *_: Any) -> None:
+            """What every verb's end is told to; a worker that nobody watches does nothing with it."""
+
         @answered(value=lambda name, value: value)
         def echo(self, context: Any, value: Any) -> Any:
             """Answer as a reading verb does."""
