@@ -108,10 +108,15 @@ class VolumeManager(Administration, Archive, GroupVerbs, ImageVerbs, Moves, Sche
         self, context: RequestContext, verb: str, arguments: dict[str, Any], began: float,
         error: Exception | None = None,
     ) -> None:
-        """Let whoever watches know that a request has been answered; ``began`` is when, by ``time.monotonic()``."""
+        """Let whoever watches know that a request has been answered; ``began`` is when, by ``time.monotonic()``.
+
+        Listeners hear nothing of one that was refused before it began, or that another worker is to answer.
+
+        :param arguments: empty if they, or the caller, were refused.
+        """
         if self.worker.metrics.enabled:
             self.worker.metrics.request(verb, began, error)
-        if self.worker.notifications.enabled:
+        if arguments and not isinstance(error, exception.Moved) and self.worker.notifications.enabled:
             self.worker.notifications.answered(context, verb, arguments, error)
 
     # --- volumes --------------------------------------------------------------------------------------------------

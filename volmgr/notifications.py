@@ -194,7 +194,12 @@ class Notifications:
             self._wanted.wait()
             self._wanted.clear()
             while self._queue:
-                self._send(*self._queue.popleft())
+                context, event, told, priority = self._queue.popleft()
+                try:
+                    self._send(context, event, told, priority)
+                except Exception:
+                    # Nobody else would ever send the events behind it.
+                    LOG.exception("The event %s could not be sent", event)
             if self._dropped:
                 LOG.error("%d notifications were dropped: whoever takes them is slow or away", self._dropped)
                 self._dropped = 0

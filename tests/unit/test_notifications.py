@@ -115,6 +115,21 @@ def test_an_event_of_a_verb_that_was_done_is_sent_when_sql_does_not_answer(tmp_p
     ]
 
 
+def test_an_event_that_cannot_be_sent_does_not_silence_those_behind_it() -> None:
+    heard: list[str] = []
+
+    def send(_context: Any, event: str, payload: dict[str, Any], _priority: str) -> None:
+        if payload["attachment_id"] == "0":
+            raise ValueError("no such form")
+        heard.append(event)
+
+    sender = notifications.Notifications(send, lambda: nullcontext(None))
+    for number in range(2):
+        sender.answered(None, "attachment_complete", {"attachment_id": str(number)})
+    sender.close()
+    assert heard == ["attachment.complete.end"]
+
+
 def test_a_payload_has_no_secret() -> None:
     volume = types.Volume("v", 1, provider_auth=types.Secret("CHAP a b"), driver_data="inside")
     assert "CHAP" not in str(notifications.payload_of("volume", volume))

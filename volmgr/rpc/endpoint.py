@@ -42,10 +42,10 @@ def _endpoint(function: F, checks: dict[str, Check], *, connects: bool) -> F:
         began, checked = time.monotonic(), dict[str, Any]()
         try:
             bound = bound_to(self, context, args, kwargs)
-            checked = bound.arguments
             if connects:
                 self.ready()
-                self.visible(context, checked)
+                self.visible(context, bound.arguments)
+            checked = bound.arguments
             answer = function(*bound.args, **bound.kwargs)
         except Exception as error:
             self.ended(context, function.__name__, checked, began, error)

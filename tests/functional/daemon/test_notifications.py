@@ -14,6 +14,7 @@ import oslo_messaging
 import pytest
 
 from volmgr import conf as config
+from volmgr import exception
 from volmgr.rpc import transport
 from volmgr.testing.daemon import Daemon
 from volmgr.testing.servers import RabbitMQServer
@@ -60,6 +61,9 @@ def heard_life(daemon: Daemon) -> None:
         volume_id = str(uuid.uuid4())
         with daemon.client() as client:
             client.do("create_volume", volume_id, size=1)
+            # What is refused before it begins is no event.
+            with pytest.raises(exception.Invalid):
+                client.api.call(client.context, "attach_volume", volume_id=volume_id, mode="sideways")
             client.api.attach_volume(client.context, volume_id, host_name="compute")
             client.api.detach_volume(client.context, volume_id)
             client.do("delete_volume", volume_id)
