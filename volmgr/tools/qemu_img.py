@@ -22,6 +22,11 @@ from volmgr.types import MiB
 _PERCENT = re.compile(rb"\((\d+(?:\.\d+)?)/100%\)")
 #: Bytes that a look may say; the limit of files counts for its output too.
 _SAID = 16 * MiB
+#: Bytes of stack of each of its threads; its coroutines bring their own.
+_STACK = 2 * MiB
+#: glibc reserves 64 MiB of addresses for each thread's own arena: with the processors of a large host, what it reserves
+#: and never uses would exhaust the limit, now and then, as the threads happen to meet (mallopt(3), M_ARENA_MAX).
+_ENVIRONMENT = {"MALLOC_ARENA_MAX": "1"}
 Progress = Callable[[float], None]
 
 
@@ -122,10 +127,13 @@ class QemuImg:
         stdout: int | None = None,
         watch: Callable[[], None] | None = None,
     ) -> process.Result:
-        limits = [f"--as={self.limits.memory}", f"--cpu={cpu}", f"--fsize={file_size}", "--core=0"]
+        limits = [
+            f"--as={self.limits.memory}", f"--stack={_STACK}", f"--cpu={cpu}", f"--fsize={file_size}", "--core=0",
+        ]
         kept = fds if self._lock_fd is None else (*fds, self._lock_fd)
         result = process.run(
-            ["prlimit", *limits, "--", *argv], timeout=timeout, pass_fds=kept, stdout=stdout, watch=watch
+            ["prlimit", *limits, "--", *argv],
+            timeout=timeout, env=_ENVIRONMENT, pass_fds=kept, stdout=stdout, watch=watch,
         )
         if result.status:
             reason = result.stderr.strip().splitlines()[-1:] or [f"it ended with {result.status}"]

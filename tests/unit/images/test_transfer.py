@@ -172,6 +172,16 @@ def test_a_conversion_is_limited(
         fetch(tight, driver, store, volume)
 
 
+def test_the_threads_of_a_conversion_need_little_space(tmp_path: Path) -> None:
+    """A quarter of what is allowed is enough for as many threads as qemu-img starts, on however many processors."""
+    (tmp_path / "disk").write_bytes(os.urandom(64 * MiB))
+    (tmp_path / "image").touch()
+    qemu = QemuImg(Limits(memory=256 * MiB))
+    with (tmp_path / "disk").open("rb") as disk, (tmp_path / "image").open("r+b") as image:
+        for _ in range(3):
+            qemu.from_raw(disk.fileno(), "vmdk", image.fileno(), 64 * MiB, lambda _: None)
+
+
 class _TightConversion(QemuImg):
     def to_raw(self, *args: Any, **kwargs: Any) -> None:
         self.limits = Limits(memory=8 * MiB)
