@@ -12,9 +12,8 @@ import contextlib
 import dataclasses
 import logging
 import secrets
-import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -25,94 +24,17 @@ from volmgr.db import exports as rows
 from volmgr.db import initiators, luns
 from volmgr.db.admission import Settings
 from volmgr.db.engine import Database
+from volmgr.locks import KeyedLocks
+from volmgr.peers import PORTS, peer_key, port_names
 from volmgr.runtime import Clock
 from volmgr.targets.base import Target
 
 LOG = logging.getLogger(__name__)
 
-#: The protocols whose initiators have port names, and how a peer's key begins.
-_PORTS = {"fibre_channel": "fc", "aoe": "aoe"}
-LOCK_TIMEOUT = 60.0
 #: seconds until a heartbeat tries an export again that could not be made.
 RETRY_INTERVAL = 60.0
 REBUILD_BATCH = 50
 Change = Callable[[Connection, rows.Wanted], None]
-
-
-class KeyedLocks:
-    """One lock for each key that is in use, taken with a deadline.
-
-    :param make: makes a lock; a simulation gives its own.
-    """
-
-    def __init__(self, make: Callable[[], Any] = threading.Lock) -> None:
-        self._make = make
-        self._guard = threading.Lock()
-        self._locks: dict[str, tuple[Any, list[int]]] = {}
-        self._watchers: list[set[str]] = []
-
-    @contextlib.contextmanager
-    def hold(self, key: str, timeout: float = LOCK_TIMEOUT, *, about: str | None = None) -> Iterator[None]:
-        """Hold the lock of ``key``.
-
-        :param timeout: seconds to wait for it. :param about: the resource that is meant where the key is not its id.
-        :raises Timeout: it did not come free.
-        """
-        with self._guard:
-            lock, users = self._locks.setdefault(key, (self._make(), [0]))
-            users[0] += 1
-            for touched in self._watchers:
-                touched.add(key)
-        try:
-            if not lock.acquire(timeout=timeout):
-                meant = about or key
-                raise exception.Timeout(
-                    f"{key} was busy for {timeout:.0f} s",
-                    hint=f"See what holds it: volmgr volume why {meant}",
-                    id=meant,
-                )
-            try:
-                yield
-            finally:
-                lock.release()
-        finally:
-            with self._guard:
-                users[0] -= 1
-                if not users[0]:
-                    self._locks.pop(key, None)
-
-    def users(self, key: str) -> int:
-        """Return how many hold or wait for the lock of ``key`` now."""
-        with self._guard:
-            return self._locks[key][1][0] if key in self._locks else 0
-
-    @contextlib.contextmanager
-    def watching(self) -> Iterator[set[str]]:
-        """Collect the keys that anybody holds or waits for between the begin and the end of the ``with``."""
-        with self._guard:
-            touched = set(self._locks)
-            self._watchers.append(touched)
-        try:
-            yield touched
-        finally:
-            with self._guard:
-                # By identity: two sets with the same keys are equal.
-                self._watchers = [item for item in self._watchers if item is not touched]
-
-
-def port_names(connector: dict[str, Any], protocol: str) -> tuple[str, ...]:
-    """Return the sorted port names of who connects, as digits alone: Fibre Channel's WWPNs or Ethernet addresses."""
-    setting = {"fibre_channel": "wwpns", "aoe": "aoe_macs"}.get(protocol, "")
-    return tuple(sorted({str(name).lower().replace(":", "") for name in connector.get(setting) or ()}))
-
-
-def peer_key(connector: dict[str, Any], protocol: str) -> str:
-    """Return the canonical name of who connects: two connectors of one initiator give the same."""
-    if protocol in _PORTS:
-        return f"{_PORTS[protocol]}:{','.join(port_names(connector, protocol))}"[:255]
-    if connector.get("initiator"):
-        return "iqn:" + str(connector["initiator"]).lower()
-    return "host:" + str(connector.get("host") or connector.get("ip") or "")
 
 
 class Exports:
@@ -256,7 +178,7 @@ class Exports:
 
     def _new_export(self, conn: Connection, kind: str, resource: types.Volume | types.Snapshot) -> rows.ExportRow:
         auth: dict[str, Any] = {}
-        if self.settings.auth and self.target is not None and self.protocol not in _PORTS:
+        if self.settings.auth and self.target is not None and self.protocol not in PORTS:
             # 64 random bits each; 16 characters is the longest secret that every initiator takes.
             made = types.Chap(f"vm{secrets.token_hex(8)}", types.Secret(secrets.token_hex(8)))
             chap = self.settings.chap or made

@@ -20,14 +20,12 @@ from typing import Any
 import oslo_messaging
 
 from volmgr import context as ctx
-from volmgr import crypto, exception, probes, reporting, systemd, types
+from volmgr import crypto, equipment, exception, probes, reporting, systemd
 from volmgr.backups.stores import Stores
 from volmgr.db import operations, reservations, schema, services, transfers
 from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
 from volmgr.db.engine import Database
-from volmgr.db.image_cache import CacheSettings
-from volmgr.db.shelves import Shelves
 from volmgr.dispatch import Dispatcher
 from volmgr.exports import Exports
 from volmgr.health import Health, is_ours, pauses
@@ -48,22 +46,12 @@ from volmgr.reconcile.world import Process
 from volmgr.replicas import Replicas
 from volmgr.runtime import Clock, Executor, Lanes, SystemClock
 from volmgr.switches import Switches
-from volmgr.targets.base import Target, TargetConfig
+from volmgr.targets.base import Target
 from volmgr.tasks import Backend
 
 LOG = logging.getLogger(__name__)
 
 __all__ = ["Worker"]
-#: options of a backend that are one kind of target's own.
-TARGET_OPTIONS = (
-    "tgt_socket",
-    "tgt_threads",
-    "aoe_eth_dev",
-    "fc_fabric",
-    "fc_target_wwpns",
-    "fc_initiator_wwpns",
-    "fc_zone_manager",
-)
 PURGE_INTERVAL = 3600.0
 PURGE_LIMIT = 1000
 _ATTACHMENTS = uuid.UUID("5b7a8a52-4f0c-4c43-8a4e-6b1a52a2a7de")
@@ -128,7 +116,7 @@ class Worker:
         self.notifications = open_notifications(self.conf, self.host, self.database.reader)
         self._watch()
         if self.driver is None:
-            self.target = self._load_target()
+            self.target = equipment.load_target(self.conf, self.options)
             self.driver = self._load_driver()
         else:
             self.target = self.driver.target_driver
@@ -212,64 +200,16 @@ class Worker:
         )
         self.catalogue = Catalogue(self.database, self.types, self.clock, settings.quota)
 
-    def _load_target(self) -> Target | None:
-        from volmgr.drivers import loader
-
-        if not self.options.target_helper or not _needs_target(loader.load(self.options.volume_driver)):
-            return None
-        protocol = self.options.target_protocol
-        helper = self.options.iser_helper if protocol == "iser" else self.options.target_helper
-        cls = loader.load_target(helper, protocol)
-        addresses, port = [self.options.target_ip_address], self.options.target_port
-        if cls.protocol == "iser":
-            addresses, port = [self.options.iser_ip_address], self.options.iser_port
-        addresses += self.options.target_secondary_ip_addresses or ()
-        config = TargetConfig(
-            prefix=self._target_prefix(cls.protocol),
-            portals=tuple(types.Portal(str(ip), int(port)) for ip in addresses),
-            state_path=f"{self.conf.state_path}/{self.options.config_group}/target",
-            timeout=float(self.conf.command_timeout),
-            options={name: self.options.safe_get(name) for name in TARGET_OPTIONS if self.options.safe_get(name)},
-        )
-        return cls(config)
-
-    def _target_prefix(self, protocol: str) -> str:
-        return str(self.options.iser_target_prefix if protocol == "iser" else self.options.target_prefix)
-
     def _load_driver(self) -> Any:
-        from volmgr.drivers import loader
-
-        cls = loader.load(self.options.volume_driver)
         # Commands inherit the lock of this life, so that the next one can end what outlives it.
         lock_fd = self.incarnation.fd
         active = Replicas(self.database, None, self.host).active_backend_id
-        return cls(
-            configuration=self.options, host=self.host, target=self.target, lock_fd=lock_fd, active_backend_id=active
+        return equipment.load_driver(
+            self.options, host=self.host, target=self.target, lock_fd=lock_fd, active_backend_id=active
         )
 
     def _settings(self) -> Settings:
-        conf, options = self.conf, self.options
-        return Settings(
-            host=self.host,
-            pool=self.driver.backend_name,
-            zone=options.backend_availability_zone or conf.storage_availability_zone,
-            max_volume_size=conf.max_volume_size,
-            quota={
-                "volumes": conf.quota.volumes,
-                "snapshots": conf.quota.snapshots,
-                "gigabytes": conf.quota.gigabytes,
-                "backups": conf.quota.backups,
-                "backup_gigabytes": conf.quota.backup_gigabytes,
-            },
-            trash_retention=options.trash_retention,
-            target_prefix=self._target_prefix(self.target.protocol if self.target is not None else ""),
-            auth=bool(options.use_chap_auth),
-            chap=_chap(options.chap_username, options.chap_password),
-            grows_in_use=self.target is None or self.target.grows_in_use,
-            placement_attempts=conf.placement_attempts,
-            image_cache=_image_cache(self.conf, options),
-            shelves=_shelves(options) if self.target is not None and self.target.protocol == "aoe" else None,
-        )
+        return equipment.settings(self.conf, self.options, self.host, self.driver, self.target)
 
     def init_host(self) -> None:
         """Set driver and target up once; a failure is kept as the reason why the backend is down."""
@@ -545,32 +485,6 @@ class Worker:
         self.database.close()
         self.incarnation.release()
         return drained
-
-
-def _chap(username: str | None, password: str | None) -> types.Chap | None:
-    """Return the configured account, if there is one.
-
-    :raises InvalidConfiguration: only half of it is configured.
-    """
-    if bool(username) != bool(password):
-        raise exception.InvalidConfiguration(reason="chap_username and chap_password belong together")
-    return types.Chap(username, types.Secret(password)) if username and password else None
-
-
-def _image_cache(conf: Any, options: Any) -> CacheSettings | None:
-    if not options.image_volume_cache_enabled:
-        return None
-    gigabytes, count = options.image_volume_cache_max_size_gb, options.image_volume_cache_max_count
-    return CacheSettings(conf.images.cache_project, gigabytes, count)
-
-
-def _shelves(options: Any) -> Shelves:
-    return Shelves(options.aoe_first_shelf_id, options.aoe_last_shelf_id, options.aoe_slots_per_shelf)
-
-
-def _needs_target(driver: type[Any]) -> bool:
-    """Return whether a class of drivers, which may be a proxy's, exports through a target."""
-    return bool(getattr(driver, "needs_target", True))
 
 
 def _load_class(path: str) -> Any:

@@ -17,8 +17,8 @@ from volmgr import exception
 from volmgr.db import models
 from volmgr.operations.base import Policy
 from volmgr.operations.conflicts import TABLE
-from volmgr.testing.chaos.scenarios import CONNECTOR
 from volmgr.testing.chaos.stage import Stage, ask, must
+from volmgr.testing.chaos.story import CONNECTOR
 from volmgr.testing.daemon import Client
 from volmgr.testing.waiting import wait_until
 

@@ -19,8 +19,8 @@ from volmgr.db import models
 from volmgr.testing.chaos.garbler import MODES, Garbler
 from volmgr.testing.chaos.outside import Outside, exports_of
 from volmgr.testing.chaos.raids import Raiders, backend_of
-from volmgr.testing.chaos.scenarios import CONNECTOR
 from volmgr.testing.chaos.stage import Stage, must
+from volmgr.testing.chaos.story import CONNECTOR
 from volmgr.testing.daemon import Daemon, free_port
 from volmgr.testing.waiting import wait_until
 from volmgr.tools.tgtd import Tgtd

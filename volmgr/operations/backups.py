@@ -26,7 +26,7 @@ from volmgr.db.closing import Closing
 from volmgr.operations import restoring
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
 from volmgr.operations.registry import register
-from volmgr.operations.volumes import discard_step, wipe_row
+from volmgr.operations.trash import discard_step, wipe_row
 from volmgr.tasks import Backend, Task
 
 if TYPE_CHECKING:

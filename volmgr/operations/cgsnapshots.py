@@ -20,7 +20,7 @@ from volmgr.db.closing import Closing
 from volmgr.operations import members
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
 from volmgr.operations.registry import register
-from volmgr.operations.volumes import bury, unexport_step
+from volmgr.operations.trash import bury, unexport_step
 from volmgr.tasks import Backend, Task
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
 from volmgr.operations.base import Args, Claim, Operation, Step, arg
 from volmgr.operations.registry import register
-from volmgr.operations.volumes import DeleteVolume, discard_step, wipe_row, with_object
+from volmgr.operations.trash import discard_step, wipe_row, with_object
+from volmgr.operations.volumes import DeleteVolume
 
 if TYPE_CHECKING:
     from volmgr.tasks import Task

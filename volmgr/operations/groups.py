@@ -20,7 +20,7 @@ from volmgr.operations import members
 from volmgr.operations.base import Args, Claim, Operation, Step, arg
 from volmgr.operations.catalogue import usable
 from volmgr.operations.registry import register
-from volmgr.operations.volumes import bury, unexport_step
+from volmgr.operations.trash import bury, unexport_step
 from volmgr.placement import Place
 from volmgr.scheduler import Request
 from volmgr.tasks import Backend, Task

@@ -16,7 +16,7 @@ from volmgr.db.closing import Closing
 from volmgr.images.base import WRITABLE, ImageInfo, is_image_id
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
 from volmgr.operations.registry import register
-from volmgr.operations.volumes import with_object
+from volmgr.operations.trash import with_object
 from volmgr.tasks import Backend, Task
 
 if TYPE_CHECKING:

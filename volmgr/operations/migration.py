@@ -17,7 +17,7 @@ from volmgr.operations.base import Args, Claim, Step, arg
 from volmgr.operations.catalogue import usable
 from volmgr.operations.moving import MOVE, MOVED, Moving, here, plan_move
 from volmgr.operations.registry import register
-from volmgr.operations.volumes import with_object
+from volmgr.operations.trash import with_object
 from volmgr.tasks import Backend, Task
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from volmgr.drivers.lvm_copy import Pace
 from volmgr.operations.base import Lane, Operation, Step
 from volmgr.operations.placing import of_type
 from volmgr.operations.receiving import ReceiveVolume
-from volmgr.operations.volumes import discard_step, wipe_row, with_object
+from volmgr.operations.trash import discard_step, wipe_row, with_object
 from volmgr.scheduler import Request
 from volmgr.tools import blockcopy
 

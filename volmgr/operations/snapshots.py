@@ -18,7 +18,7 @@ from volmgr.operations import members
 from volmgr.operations.base import Args, Claim, Lane, Operation, Rerun, Step, arg
 from volmgr.operations.locking import locked_snapshot_operation, locked_volume_operation
 from volmgr.operations.registry import register
-from volmgr.operations.volumes import bury, discard_step, unexport_step, wipe_row, with_object
+from volmgr.operations.trash import bury, discard_step, unexport_step, wipe_row, with_object
 from volmgr.tasks import Task
 
 _text = validate.optional(validate.name)

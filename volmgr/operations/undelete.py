@@ -17,7 +17,7 @@ from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
 from volmgr.operations.base import Args, Operation, Step, arg
 from volmgr.operations.registry import register
-from volmgr.operations.volumes import WipeObject, bury
+from volmgr.operations.trash import WipeObject, bury
 from volmgr.tasks import Task
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection
 from volmgr import context, exception, names, states
 from volmgr.backups import copying
 from volmgr.db import attachments, claims, models, operations, settling
-from volmgr.operations import repairs, volumes
+from volmgr.operations import repairs, trash, volumes
 from volmgr.reconcile.findings import Finding, Kind, Repair
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Repairs:
             at_it = (journal.c.resource_id == found.resource_id) & journal.c.state.in_(states.UNFINISHED)
             if kind is None or conn.execute(sa.select(journal.c.id).where(at_it)).first() is not None:
                 return _UNCHANGED
-            row = volumes.wipe_row_on(self.backend.settings.host, kind, found.resource_id, self.dispatcher.clock.now())
+            row = trash.wipe_row_on(self.backend.settings.host, kind, found.resource_id, self.dispatcher.clock.now())
             operations.insert(conn, row)
         self.dispatcher.ring()
         return f"operation {row['id']} does it"

@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from typing import Any
 
-from volmgr.testing.chaos.scenarios import INITIATOR
+from volmgr.testing.chaos.story import INITIATOR
 
 SECONDS = 30
 

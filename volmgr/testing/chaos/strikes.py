@@ -26,8 +26,9 @@ from volmgr.testing.chaos import fingerprint
 from volmgr.testing.chaos.fingerprint import Fingerprint
 from volmgr.testing.chaos.pair import Pair
 from volmgr.testing.chaos.points import normal
-from volmgr.testing.chaos.scenarios import IMAGE, MARK, MEND, PUT, RENAME, SCENARIOS, Call, Scenario, told
+from volmgr.testing.chaos.scenarios import SCENARIOS
 from volmgr.testing.chaos.stage import Stage, counted, must
+from volmgr.testing.chaos.story import IMAGE, MARK, MEND, PUT, RENAME, Call, Scenario, told
 from volmgr.types import GiB
 
 LOG = logging.getLogger(__name__)

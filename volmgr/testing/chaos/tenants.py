@@ -19,8 +19,8 @@ from typing import Any
 from volmgr import exception
 from volmgr.testing.chaos.bytes import SLOTS, block_of, offset_of
 from volmgr.testing.chaos.iscsi import write as write_by_iscsi
-from volmgr.testing.chaos.scenarios import CONNECTOR
 from volmgr.testing.chaos.stage import Stage, do
+from volmgr.testing.chaos.story import CONNECTOR
 from volmgr.testing.daemon import Client
 from volmgr.testing.waiting import wait_until
 

@@ -18,8 +18,8 @@ from volmgr.crypto import Cipher
 from volmgr.db.admission import Settings
 from volmgr.db.image_cache import CacheSettings
 from volmgr.drivers.sim import Faults, SimDriver
-from volmgr.exports import KeyedLocks
 from volmgr.images.access import Images
+from volmgr.locks import KeyedLocks
 from volmgr.manager import VolumeManager
 from volmgr.reconcile.world import Process
 from volmgr.service import Worker
