@@ -5,7 +5,7 @@ TEST := $(PYTHON) tools/test.py
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check functional lab lab-extended lab-full simulate chaos fabric bench bench-lab docs \
+.PHONY: help install demo test check functional lab lab-extended lab-full simulate chaos fabric bench bench-lab bench-scale docs \
 	genconfig genstates genverbs clean
 
 help: ## this list
@@ -53,6 +53,9 @@ bench: install ## the benchmarks
 
 bench-lab: install ## the benchmarks that need a kernel of their own, in guests
 	@$(PYTHON) tools/bench.py --lab $(ARGS)
+
+bench-scale: install ## the benchmarks of many volumes and many clients, on RabbitMQ and PostgreSQL
+	@$(PYTHON) tools/bench.py --scale $(ARGS)
 
 docs: install ## the documentation, into doc/build/html
 	@$(PYTHON) -m sphinx -q -W --keep-going -b html doc/source doc/build/html

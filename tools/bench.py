@@ -30,15 +30,17 @@ from benchmarks.figures import Figure, Scale, table  # noqa: E402  (a checkout n
 
 NAMES = ("budgets", "placement", "footprint", "rpc", "connect", "create", "reconcile", "restart")
 LAB_NAMES = ("lab_lvm", "lab_lio", "lab_restart")
-TIMEOUT_SECONDS = 1800.0
+SCALE_NAMES = ("fleet", "scale")
+TIMEOUT_SECONDS = 3600.0
 
 
 def arguments() -> argparse.Namespace:
     """Return the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round, small numbers: only whether it runs")
-    names = (*NAMES, *LAB_NAMES)
+    names = (*NAMES, *LAB_NAMES, *SCALE_NAMES)
     parser.add_argument("--lab", action="store_true", help=f"in a guest, with a kernel: {', '.join(LAB_NAMES)}")
+    parser.add_argument("--scale", action="store_true", help=f"what a fleet needs: {', '.join(SCALE_NAMES)}")
     parser.add_argument("--only", action="append", choices=names, metavar="NAME", help=f"one of {', '.join(names)}")
     parser.add_argument("--rounds", type=int, default=Scale().rounds, help="repetitions (default %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
@@ -124,7 +126,7 @@ def main() -> int:
     figures: list[Figure] = []
     broken: dict[str, str] = {}
     about = machine()
-    for name in options.only or (LAB_NAMES if options.lab else NAMES):
+    for name in options.only or (LAB_NAMES if options.lab else SCALE_NAMES if options.scale else NAMES):
         print(f"{name} ...", file=sys.stderr, flush=True)
         try:
             figures += (measure_in_guest if name in LAB_NAMES else measure)(name, rounds, options.quick)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where requests come from. oslo.messaging owns ``transport_url`` and refuses a second definition of it, so only its
-default is made here; ``[unix_transport]`` belongs to the transport that reads it.
+"""Where requests come from. oslo.messaging owns ``transport_url`` and ``control_exchange`` and refuses a second
+definition of them, so only their defaults are made here; ``[unix_transport]`` belongs to the transport that reads it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from oslo_config import cfg
 
 TRANSPORT_OPTION = "transport_url"
 DEFAULT_TRANSPORT_URL = "unix://$state_path/rpc"
+#: Not the library's ``openstack``: whoever declares an exchange first decides whether it outlives the broker, and
+#: quorum queues cannot be bound to one that does not. A service that shares a broker with others needs an exchange of its own.
+DEFAULT_EXCHANGE = "volmgr"
 
 
 def register_opts(conf: cfg.ConfigOpts) -> None:
@@ -16,11 +19,26 @@ def register_opts(conf: cfg.ConfigOpts) -> None:
 
 
 def register_transport(conf: cfg.ConfigOpts) -> None:
-    """Register oslo.messaging's own option with our default. Costs the import of oslo.messaging."""
+    """Register oslo.messaging's own options with our defaults. Costs the import of oslo.messaging.
+
+    Only on this configuration: a process that serves something else as well keeps its own defaults.
+    """
     from oslo_messaging import transport
 
     conf.register_opts(transport._transport_opts)
-    conf.set_default(TRANSPORT_OPTION, DEFAULT_TRANSPORT_URL)
+    for name, value in _defaults().items():
+        conf.set_default(name, value)
+
+
+def set_defaults() -> None:
+    """Have the generator of the sample file show our defaults of the library's options."""
+    from oslo_messaging import transport
+
+    cfg.set_defaults(transport._transport_opts, **_defaults())
+
+
+def _defaults() -> dict[str, str]:
+    return {TRANSPORT_OPTION: DEFAULT_TRANSPORT_URL, "control_exchange": DEFAULT_EXCHANGE}
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:

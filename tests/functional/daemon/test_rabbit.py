@@ -55,6 +55,31 @@ def available(client: Client, volume_id: str) -> bool:
     return [item["status"] for item in found] == ["available"]
 
 
+def connected(server: RabbitMQServer) -> amqp.Connection:
+    url = urlsplit(server.url)
+    made = amqp.Connection(
+        f"{url.hostname}:{url.port}", userid=url.username, password=url.password, virtual_host=url.path[1:]
+    )
+    made.connect()
+    return made
+
+
+def test_beside_a_service_with_queues_that_do_not_last(
+    rabbitmq_server: RabbitMQServer, make_daemon: Callable[..., Daemon]
+) -> None:
+    """What others have declared under oslo.messaging's default name is none of the daemon's affair."""
+    other = connected(rabbitmq_server)
+    try:
+        other.channel().exchange_declare("openstack", "topic", durable=False, auto_delete=False)
+        daemon = make_daemon(
+            options={"transport_url": rabbitmq_server.url}, sections={"oslo_messaging_rabbit": QUORUM}
+        ).start()
+        with daemon.client() as client:
+            assert client.api.get_capabilities(client.context)["volume_backend_name"]
+    finally:
+        other.close()
+
+
 @pytest.mark.once
 @pytest.mark.parametrize("concurrency", ["eventlet", "threading"])
 def test_the_life_of_a_volume(rabbit_daemon: Daemon, client: Client, concurrency: str) -> None:
@@ -117,11 +142,7 @@ def test_a_client_whose_answers_never_come_listens_elsewhere(
     client.api.timeout = 30.0
     client.api.get_capabilities(client.context)
     queue = client.api._transport._driver._reply_q
-    url = urlsplit(rabbitmq_server.url)
-    thief = amqp.Connection(
-        f"{url.hostname}:{url.port}", userid=url.username, password=url.password, virtual_host=url.path[1:]
-    )
-    thief.connect()
+    thief = connected(rabbitmq_server)
     try:
         # Whoever has the higher priority gets everything.
         thief.channel().basic_consume(queue, no_ack=True, callback=lambda _message: None, arguments={"x-priority": 10})
