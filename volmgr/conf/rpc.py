@@ -10,7 +10,8 @@ from oslo_config import cfg
 TRANSPORT_OPTION = "transport_url"
 DEFAULT_TRANSPORT_URL = "unix://$state_path/rpc"
 #: Not the library's ``openstack``: whoever declares an exchange first decides whether it outlives the broker, and
-#: quorum queues cannot be bound to one that does not. A service that shares a broker with others needs an exchange of its own.
+#: quorum queues cannot be bound to one that does not. Services that share a broker
+#: need an exchange each.
 DEFAULT_EXCHANGE = "volmgr"
 
 
