@@ -221,9 +221,12 @@ class FailoverHost(Operation[FailoverArgs]):
         host = task.backend.settings.host
         mine = (_V.c.host == host) | _V.c.host.startswith(f"{host}#", autoescape=True)
         broken = (_V.c.status == "error") & _V.c.launched_at.is_not(None) & _V.c.operation_id.is_(None)
+        offers = models.transfers
+        offered = sa.exists().where(offers.c.volume_id == _V.c.id).correlate(_V)
+        status = sa.case((offered, "awaiting-transfer"), else_=claims.settled_status())
         for row in tx.conn.execute(sa.select(_V.c.id, _V.c.object_id).where(mine, broken)).all():
             if row.object_id in here and row.id not in lost:
-                tx.conn.execute(sa.update(_V).where(_V.c.id == row.id).values(status=claims.settled_status()))
+                tx.conn.execute(sa.update(_V).where(_V.c.id == row.id).values(status=status))
 
     def commit(self, task: Task, tx: Closing) -> Any:
         return {"active_backend_id": task.results["switch"]["backend"], "lost": task.data["lost"]}
