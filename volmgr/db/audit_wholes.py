@@ -12,6 +12,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from volmgr import states
 from volmgr.db import models
 
 _V, _S, _G, _C = models.volumes, models.snapshots, models.groups, models.cgsnapshots
@@ -118,6 +119,19 @@ def stale_offers(conn: Connection) -> list[Offer]:
         .order_by(_T.c.id)
     )
     return [Offer(*row) for row in conn.execute(query)]
+
+
+class Halfway(NamedTuple):
+    """A volume whose migration_status says that it is being moved, and that no operation holds."""
+
+    id: str
+    migration_status: str
+
+
+def halfway(conn: Connection, of: Sequence[str]) -> list[Halfway]:
+    """Return the volumes on some hosts that are said to be moved by nobody."""
+    said = _V.c.migration_status.in_(states.MIGRATION.transitional) & _V.c.operation_id.is_(None) & _V.c.host.in_(of)
+    return [Halfway(*row) for row in conn.execute(sa.select(_V.c.id, _V.c.migration_status).where(said))]
 
 
 def unoffered(conn: Connection, of: Sequence[str]) -> list[Offer]:

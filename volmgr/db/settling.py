@@ -87,7 +87,9 @@ def settle(
     elif chosen is None:
         idle = row.status not in machine.stable or row.status in states.IDLE or _unoffered(conn, row)
         chosen = claims.settled_status() if idle else row.status
-    values = {"operation_id": None, "use_count": users_of(conn, resource_id), "updated_at": now}
+    values: dict[str, Any] = {"operation_id": None, "use_count": users_of(conn, resource_id), "updated_at": now}
+    if resource == "volume" and row.migration_status in states.MIGRATION.transitional:
+        values["migration_status"] = "error"
     conn.execute(sa.update(table).where(table.c.id == resource_id).values(status=chosen, **values))
     after = conn.execute(sa.select(table.c.status).where(table.c.id == resource_id)).scalar_one()
     return row.status, after

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The audit of what consists of others: groups and cgsnapshots with their members, and offers with their volumes.
+"""The audit of what consists of others: groups and cgsnapshots with their members, and offers and moves of volumes.
 
 They have no storage of their own, so SQL is compared with itself. What is found is read before the journal is looked at
 for the last time, so whoever was at it meanwhile is known to the caller, who leaves it out.
@@ -19,7 +19,7 @@ NOUNS = ("group", "cgsnapshot")
 
 
 def look(conn: Connection, of: Sequence[str]) -> list[Finding]:
-    """Return what is found of a worker's groups and cgsnapshots, and of all offers.
+    """Return what is found of a worker's groups, cgsnapshots and moves, and of all offers.
 
     :param of: the hosts that are the worker's, see :func:`volmgr.db.audit.hosts`.
     """
@@ -29,6 +29,9 @@ def look(conn: Connection, of: Sequence[str]) -> list[Finding]:
             found.append(_unsettled(noun, row))
     found += (_stray(row) for row in audit_wholes.strays(conn, of))
     found += (_broken(row) for row in audit_wholes.broken(conn, of))
+    for moved in audit_wholes.halfway(conn, of):
+        reason = f"Its migration_status is {moved.migration_status}, and no operation moves it"
+        found.append(finding(Kind.STATUS_STUCK, "volume", moved.id, reason, name="migration_status"))
     found += _offers([*audit_wholes.stale_offers(conn), *audit_wholes.unoffered(conn, of)])
     return found
 

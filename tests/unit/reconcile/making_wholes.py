@@ -124,8 +124,13 @@ def volume_that_nobody_offers(scene: Any) -> Made:
     return [(Kind.STATUS_WRONG, scene.exported)]
 
 
+def volume_that_nobody_moves(scene: Any) -> Made:
+    scene.sql(sa.update(V).where(V.c.id == scene.plain).values(migration_status="migrating"))
+    return [(Kind.STATUS_STUCK, scene.plain)]
+
+
 MAKERS: list[Callable[[Any], Made]] = [
     group_stuck, group_held_by_nobody, group_used_by_nobody, cgsnapshot_stuck, cgsnapshot_held_by_nobody,
     member_of_no_group, part_of_no_cgsnapshot, cgsnapshot_without_snapshots, cgsnapshot_with_a_snapshot_less,
-    offer_of_a_volume_that_is_gone, offer_of_a_volume_that_is_used, volume_that_nobody_offers,
+    offer_of_a_volume_that_is_gone, offer_of_a_volume_that_is_used, volume_that_nobody_offers, volume_that_nobody_moves,
 ]
