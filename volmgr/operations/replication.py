@@ -164,15 +164,25 @@ class FailoverHost(Operation[FailoverArgs]):
     def steps(self, task: Task) -> Sequence[Step]:
         host = task.backend.settings.host
 
-        def switch() -> dict[str, Any]:
-            self._let_end(task)
+        def go(to: str | None) -> tuple[str, list[dict[str, Any]]]:
             with task.database.reader() as conn:
                 volumes = listing.of_worker(conn, "volume", host)
-            backend_id, updates = task.driver.failover_host(task.context, volumes, self.a.secondary_backend_id)
+            found: tuple[str, list[dict[str, Any]]] = task.driver.failover_host(task.context, volumes, to)
+            return found
+
+        def stay() -> None:
+            # A driver that has gone over, in whole or in part, would work on other storage than SQL says.
+            with task.database.reader() as conn:
+                active = services.active_backend(conn, host)
+            go(active or PRIMARY)
+
+        def switch() -> dict[str, Any]:
+            self._let_end(task)
+            backend_id, updates = go(self.a.secondary_backend_id)
             return {"backend": backend_id, "updates": {item["volume_id"]: dict(item["updates"]) for item in updates}}
 
         return (
-            Step("switch", switch, pivot=lambda tx: self._record(task, tx)),
+            Step("switch", switch, stay, pivot=lambda tx: self._record(task, tx)),
             Step("follow", lambda: {"exports": task.backend.exports.rebuild()}),
         )
 

@@ -121,6 +121,15 @@ def test_a_promotion_that_fails_leaves_the_volume(site: Site) -> None:
     assert (site.volume(volume_id)["status"], site.wrong()) == ("available", [])
 
 
+def test_a_promotion_that_fails_half_way_leaves_no_half_copy(site: Site) -> None:
+    volume_id = site.create(volume_type="replicated")
+    replicas(site).look()
+    site.one.driver.faults.fail("promote_replica", exception.Inconsistent("no"), when="building")
+    assert site.do(replication.PromoteReplica, volume_id=volume_id).state == "failed"
+    assert (site.volume(volume_id)["status"], site.wrong()) == ("available", [])
+    assert findings_of(site.one.dispatcher) == []
+
+
 def test_an_attached_volume_is_not_promoted(site: Site) -> None:
     volume_id = site.create(volume_type="replicated")
     site.one.attachments.attach(volume_id, new_id(), None, None, "rw", new_id())
@@ -234,6 +243,23 @@ def test_a_target_that_there_is_not_changes_nothing(site: Site) -> None:
     assert (done.state, done.error["code"]) == ("failed", "volmgr.invalid")
     assert replicas(site).active_backend_id is None and site.volume(volume_id)["status"] == "available"
     assert site.wrong() == []
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_failover_that_fails_leaves_the_driver_where_sql_says(site: Site, back: bool) -> None:
+    """It had gone over before it failed: what came next would have been made on the other storage."""
+    volume_id = site.create()
+    if back:
+        fail_over(site)
+    before = site.one.driver.store
+    site.one.driver.faults.fail("failover_host", exception.Inconsistent("no"), when="after")
+    assert fail_over(site, "default" if back else None).state == "failed"
+    assert site.one.driver.store is before
+    assert site.one.driver.active_backend_id == replicas(site).active_backend_id == ("secondary" if back else None)
+    if not back:
+        assert site.volume(volume_id)["status"] == "available"
+        assert site.do(volumes.ExtendVolume, volume_id=volume_id, new_size=2).state == "done"
+        assert site.wrong() == []
 
 
 def test_a_volume_whose_creation_had_failed_stays_broken(site: Site) -> None:
