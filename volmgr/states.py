@@ -120,7 +120,7 @@ VOLUME = Machine(
         "attaching": "an attachment has its connection and is not complete yet",
         "detaching": "an attachment is being taken away",
         "awaiting-transfer": "offered to another project",
-        "error": "could not be created; delete it",
+        "error": "is broken; why says what to do",
         "error_deleting": "could not be deleted; delete it again",
         "deleted": "gone, or in the trash until it is wiped",
     },

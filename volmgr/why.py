@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from volmgr import exception, names, types
+from volmgr.db import claims, failovers, findings, groups, listing, operations, records
 from volmgr.db import exports as export_rows
-from volmgr.db import findings, groups, listing, operations, records
 from volmgr.operations import advice
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def why(worker: Worker, context: RequestContext, resource_id: str) -> dict[str, 
         holders = operations.holding(conn, resource_id)
         wanted = export_rows.wanted(conn, kind, resource_id) if view and kind in names.KINDS else None
         known = findings.of_resource(conn, resource_id)
+        row = claims.row(conn, "volume", resource_id) if kind == "volume" and view else None
+        loss = failovers.loss(conn, row) if row is not None else None
     if context.scope is not None:
         history = [record for record in history if record.project_id == context.scope]
     if view is None and not history:
@@ -44,7 +46,7 @@ def why(worker: Worker, context: RequestContext, resource_id: str) -> dict[str, 
     target = _target(worker, wanted) if wanted is not None else None
     unfinished = {record.id: record for record in (*holders, *history) if not record.finished}
     status = view["status"] if view else None
-    following = advice.next_command(kind, resource_id, status, list(unfinished.values()), known)
+    following = advice.next_command(kind, resource_id, status, list(unfinished.values()), known, loss)
     lines = [
         _headline(kind, resource_id, view),
         *([_wants(wanted)] if wanted is not None else []),

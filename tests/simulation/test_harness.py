@@ -12,6 +12,7 @@ import pytest
 
 from volmgr import types
 from volmgr.drivers.sim import SimDriver
+from volmgr.operations import registry
 from volmgr.testing.simulation import explore, generate
 from volmgr.testing.simulation.bench import Bench
 from volmgr.testing.simulation.plan import Plan, Request, Strike
@@ -73,6 +74,21 @@ class Short(SimDriver):
 
     def extend_volume(self, volume: types.Volume, new_size: int) -> None:
         return None
+
+
+def test_every_operation_is_asked_for_and_can_end_well(bench: Bench) -> None:
+    """A new verb joins the schedules, or says here why it cannot."""
+    done: set[str] = set()
+    delete = Request("first", "delete_volume", {"volume_id": "@v0"}, wait=True)
+    for stage in generate.STAGE_NAMES:
+        for label, verb, arguments in (*generate.own(stage), *(() if stage in generate.ALONE else generate.ASKED)):
+            operation = "accept_transfer" if verb == "transfer_accept" else verb
+            if operation in done or operation not in registry.verbs():
+                continue
+            requests = (*((delete,) if verb == "undelete_volume" else ()), Request(label, verb, arguments, wait=True))
+            assert explore.run(bench, Plan(requests, stage=stage, switch=0.0, retention=6)).violations == [], label
+            done.update(row[0] for row in bench.raw("SELECT verb FROM operations WHERE state = 'done'"))
+    assert set(registry.verbs()) - done == set(generate.ELSEWHERE)
 
 
 @pytest.mark.parametrize(("driver", "within"), [(Leaky, 400), (Forgetful, 60), (Short, 60)])

@@ -56,8 +56,8 @@ _GRANTS = (
 
 
 def hosts(conn: Connection, service: str) -> list[str]:
-    """Return the hosts of resources and objects that are a worker's: its name, with and without its pools."""
-    tables = (_V, _S, _O)
+    """Return the hosts of resources, groups and objects that are a worker's: its name, with and without its pools."""
+    tables = (_V, _S, _O, models.groups, models.cgsnapshots)
     found = conn.execute(sa.union(*(sa.select(table.c.host) for table in tables))).scalars()
     return [host for host in found if host is not None and names.service_of(host) == service]
 

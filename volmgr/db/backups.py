@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -85,24 +85,6 @@ def check_quota(conn: Connection, project_id: str | None, limits: Mapping[str, i
             )
 
 
-class Unsettled(NamedTuple):
-    """A backup whose hold or status nothing stands behind; ``users`` is how many operations share it."""
-
-    id: str
-    status: str
-    operation_id: str | None
-    use_count: int
-    users: int
-
-
-def unsettled(conn: Connection) -> list[Unsettled]:
+def unsettled(conn: Connection) -> list[settling.Unsettled]:
     """Return the backups that are held by no operation that still runs, and say so or look so."""
-    journal = models.operations
-    held = sa.exists().where(journal.c.id == _T.c.operation_id, journal.c.state.in_(states.UNFINISHED))
-    odd = _T.c.status.in_(states.BACKUP.transitional) | _T.c.operation_id.is_not(None) | (_T.c.use_count > 0)
-    query = sa.select(_T.c.id, _T.c.status, _T.c.operation_id, _T.c.use_count).where(odd, ~held).order_by(_T.c.id)
-    rows = [Unsettled(*row, users=settling.users_of(conn, row.id)) for row in conn.execute(query).all()]
-    return [
-        row for row in rows
-        if row.operation_id or row.status in states.BACKUP.transitional or row.use_count > row.users
-    ]
+    return settling.unsettled(conn, "backup")

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from volmgr import states, types
-from volmgr.db import models, records
+from volmgr.db import failovers, models, records
 
 TABLES: dict[str, sa.Table] = {
     "volume": models.volumes,
@@ -133,6 +133,7 @@ class Obstacle:
     """Why a claim could not be taken: the resource's status, and who holds it.
 
     :ivar snapshots: how many a volume has. :ivar leaving: how many of those are being deleted.
+    :ivar loss: what a failover has to do with a volume that is in error.
     """
 
     status: str
@@ -142,6 +143,7 @@ class Obstacle:
     attachments: int
     host: str | None = None
     leaving: int = 0
+    loss: failovers.Loss | None = None
 
 
 def obstacle(conn: Connection, claim: Any) -> Obstacle | None:
@@ -155,12 +157,13 @@ def obstacle(conn: Connection, claim: Any) -> Obstacle | None:
     mine = sa.type_coerce(operations.c.claims, sa.Text).contains(claim.id)
     holders = conn.execute(sa.select(operations).where(unfinished, mine).order_by(operations.c.created_at)).all()
     statuses: list[str] = []
-    attachments = 0
+    attachments, loss = 0, None
     if claim.resource == "volume":
+        loss = failovers.loss(conn, found)
         children, users = models.snapshots, models.attachments
         statuses = list(conn.execute(sa.select(children.c.status).where(children.c.volume_id == claim.id)).scalars())
         count = sa.select(sa.func.count()).select_from(users).where(users.c.volume_id == claim.id)
         attachments = int(conn.execute(count).scalar_one())
     held_by = tuple(records.operation(item) for item in holders)
     leaving = statuses.count("deleting")
-    return Obstacle(found.status, found.project_id, held_by, len(statuses), attachments, found.host, leaving)
+    return Obstacle(found.status, found.project_id, held_by, len(statuses), attachments, found.host, leaving, loss)

@@ -190,6 +190,12 @@ def set_active_backend(conn: Connection, host: str, backend_id: str | None) -> N
     _set(conn, host, active_backend_id=backend_id)
 
 
+def active_backend(conn: Connection, host: str) -> str | None:
+    """Return which of its replicas a backend runs on; None for the first one."""
+    found = conn.execute(sa.select(_S.c.active_backend_id).where(_S.c.host == host)).scalar()
+    return str(found) if found else None
+
+
 def remove(conn: Connection, host: str) -> None:
     """Forget a worker that is gone for good.
 

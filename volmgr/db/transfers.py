@@ -16,8 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from volmgr import exception
-from volmgr.concurrency import offload
+from volmgr import concurrency, exception
 from volmgr.db import models, records
 
 _T, _V = models.transfers, models.volumes
@@ -45,7 +44,7 @@ def hashed(key: str, salt: str) -> str:
 
 
 def _digest(key: str, salt: str, n: int, r: int, p: int) -> str:
-    found: bytes = offload(
+    found: bytes = concurrency.offload(
         hashlib.scrypt, key.encode(), salt=bytes.fromhex(salt), n=n, r=r, p=p, maxmem=_MEMORY, dklen=32
     )
     return found.hex()

@@ -12,6 +12,7 @@ from typing import Any
 
 from volmgr import states, types
 from volmgr.db import records
+from volmgr.db.failovers import Loss
 
 AUDIT = "volmgr-manage audit --fix"
 _MACHINES = {
@@ -60,8 +61,30 @@ WAYS_OUT: dict[str, dict[str, str]] = {
 }
 
 
-def way_out(resource: str, resource_id: str, status: str) -> str:
-    """Return the command that leads out of a status in which no operation holds the resource."""
+def after_failover(resource_id: str, loss: Loss) -> str:
+    """Return what to do about a volume that is in error because its backend has failed over, or has gone back.
+
+    Its bytes are there, where the backend does not work now; deleting it is what must not be done.
+    """
+    if loss.active is not None:
+        return (
+            f"do not delete it: its bytes are on the first storage of {loss.host}, which works on {loss.active}; it "
+            f"has them and its status again after: volmgr backend failover --back {loss.host}"
+        )
+    return (
+        f"do not delete it: {loss.host} has gone back before its first storage had caught up, so that has the bytes of "
+        "before the failover, and the replication target the later ones; to go on with the earlier ones: "
+        f"volmgr-manage volume reset-status {resource_id} available"
+    )
+
+
+def way_out(resource: str, resource_id: str, status: str, loss: Loss | None = None) -> str:
+    """Return the command that leads out of a status in which no operation holds the resource.
+
+    :param loss: what a failover has to do with it, see :func:`volmgr.db.failovers.loss`.
+    """
+    if loss is not None:
+        return after_failover(resource_id, loss)
     if resource in _MACHINES and status in _MACHINES[resource].transitional:
         return AUDIT
     known = WAYS_OUT.get(resource, {}).get(status, "volmgr operation list --resource {id}")
@@ -102,9 +125,12 @@ def hint(record: types.OperationRecord) -> str:
     return f"{standing(record)}. Next: {of_operation(record)}"
 
 
-def refused(resource: str, resource_id: str, status: str) -> str:
-    """Return the hint for a request that a status without an operation is in the way of."""
-    out = way_out(resource, resource_id, status)
+def refused(resource: str, resource_id: str, status: str, loss: Loss | None = None) -> str:
+    """Return the hint for a request that a status without an operation is in the way of.
+
+    :param loss: as for :func:`way_out`.
+    """
+    out = way_out(resource, resource_id, status, loss)
     more = f"volmgr {resource} why {resource_id}"
     return more if out.startswith("nothing") else f"{out}. More: {more}"
 
@@ -115,11 +141,12 @@ def next_command(
     status: str | None,
     unfinished: Sequence[types.OperationRecord],
     findings: Sequence[dict[str, Any]] = (),
+    loss: Loss | None = None,
 ) -> str:
     """Return the next safe command about a resource.
 
     :param status: None if it is gone. :param unfinished: the operations that are at it.
-    :param findings: what the last audit knows of it, as clients read findings.
+    :param findings: what the last audit knows of it, as clients read findings. :param loss: as for :func:`way_out`.
     """
     for record in sorted(unfinished, key=lambda item: item.state != "parked"):
         return of_operation(record)
@@ -127,4 +154,4 @@ def next_command(
         return AUDIT if item["safe"] else f"{item['kind']}: {item['reason']}"
     if status is None:
         return "nothing, it is gone"
-    return way_out(resource, resource_id, status)
+    return way_out(resource, resource_id, status, loss)

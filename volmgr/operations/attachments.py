@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 from volmgr import exception, names, types
-from volmgr.db import attachments, records
+from volmgr.db import attachments, failovers, records
 from volmgr.db import exports as export_rows
 from volmgr.db.engine import Database
 from volmgr.exports import Exports
@@ -44,9 +44,10 @@ class Attachments:
             return
         allowed = ("available", "in-use", "reserved", "attaching", "detaching") if kind == "volume" else ("available",)
         if resource.status not in allowed:
+            loss = failovers.loss(conn, resource) if isinstance(resource, types.Volume) else None
             raise exception.Conflict(
                 f"The {kind} {resource.id} is {resource.status}; {comer} needs it {' or '.join(allowed)}",
-                hint=advice.refused(kind, resource.id, resource.status),
+                hint=advice.refused(kind, resource.id, resource.status, loss),
                 resource=kind,
                 id=resource.id,
                 status=resource.status,

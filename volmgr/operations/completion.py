@@ -166,6 +166,7 @@ class MigrateVolumeCompletion(Operation[CompletionArgs]):
         if task.pivoted:
             tx.delete("volume", self.a.new_volume_id)
             volume = task.volume(self.a.volume_id)
+            tx.release("volume", volume.id, migration_status="success")
             tx.uncharge(volume.project_id, task.data["type"], volumes=1, gigabytes=volume.size)
 
 

@@ -66,7 +66,7 @@ def refusal(operation: Operation[Any], claim: Claim, obstacle: claims.Obstacle) 
         return exception.VolumeAttached(id=claim.id, status=obstacle.status)
     return exception.Conflict(
         f"The {claim.resource} {claim.id} is {obstacle.status}; {operation.verb} needs it {' or '.join(claim.sources)}",
-        hint=advice.refused(claim.resource, claim.id, obstacle.status),
+        hint=advice.refused(claim.resource, claim.id, obstacle.status, obstacle.loss),
         resource=claim.resource, id=claim.id, status=obstacle.status, allowed=list(claim.sources),
     )
 

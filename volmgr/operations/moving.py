@@ -385,9 +385,13 @@ class Moving(Operation[Any]):
         return {"volume_id": self.a.volume_id, "moved": moved, **where}
 
     def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
-        if task.pivoted or "old" not in task.data:
-            if "old" not in task.data:
-                tx.give_reservations_back(list(self.reserved), task.operation.project_id)
+        if "old" not in task.data:
+            tx.give_reservations_back(list(self.reserved), task.operation.project_id)
+            return
+        if task.pivoted:
+            # Given up by an operator: the volume has moved, what may be left of the old object is the audit's.
+            moved = {"migration_status": "success"} if task.data["plan"]["way"] != IN_PLACE else {}
+            tx.release("volume", self.a.volume_id, **moved)
             return
         volume, table = task.volume(self.a.volume_id), models.operations
         if "child" in task.data:

@@ -164,15 +164,25 @@ class FailoverHost(Operation[FailoverArgs]):
     def steps(self, task: Task) -> Sequence[Step]:
         host = task.backend.settings.host
 
-        def switch() -> dict[str, Any]:
-            self._let_end(task)
+        def go(to: str | None) -> tuple[str, list[dict[str, Any]]]:
             with task.database.reader() as conn:
                 volumes = listing.of_worker(conn, "volume", host)
-            backend_id, updates = task.driver.failover_host(task.context, volumes, self.a.secondary_backend_id)
+            found: tuple[str, list[dict[str, Any]]] = task.driver.failover_host(task.context, volumes, to)
+            return found
+
+        def stay() -> None:
+            # A driver that has gone over, in whole or in part, would work on other storage than SQL says.
+            with task.database.reader() as conn:
+                active = services.active_backend(conn, host)
+            go(active or PRIMARY)
+
+        def switch() -> dict[str, Any]:
+            self._let_end(task)
+            backend_id, updates = go(self.a.secondary_backend_id)
             return {"backend": backend_id, "updates": {item["volume_id"]: dict(item["updates"]) for item in updates}}
 
         return (
-            Step("switch", switch, pivot=lambda tx: self._record(task, tx)),
+            Step("switch", switch, stay, pivot=lambda tx: self._record(task, tx)),
             Step("follow", lambda: {"exports": task.backend.exports.rebuild()}),
         )
 
@@ -221,9 +231,12 @@ class FailoverHost(Operation[FailoverArgs]):
         host = task.backend.settings.host
         mine = (_V.c.host == host) | _V.c.host.startswith(f"{host}#", autoescape=True)
         broken = (_V.c.status == "error") & _V.c.launched_at.is_not(None) & _V.c.operation_id.is_(None)
+        offers = models.transfers
+        offered = sa.exists().where(offers.c.volume_id == _V.c.id).correlate(_V)
+        status = sa.case((offered, "awaiting-transfer"), else_=claims.settled_status())
         for row in tx.conn.execute(sa.select(_V.c.id, _V.c.object_id).where(mine, broken)).all():
             if row.object_id in here and row.id not in lost:
-                tx.conn.execute(sa.update(_V).where(_V.c.id == row.id).values(status=claims.settled_status()))
+                tx.conn.execute(sa.update(_V).where(_V.c.id == row.id).values(status=status))
 
     def commit(self, task: Task, tx: Closing) -> Any:
         return {"active_backend_id": task.results["switch"]["backend"], "lost": task.data["lost"]}

@@ -124,5 +124,5 @@ def _of_volume(conn: Connection, row: Any, status: str) -> list[str]:
     if status == "available" and export_rows.granted(conn, row.id):
         found.append("connectors are still granted access: it can be deleted or attached while they write")
     if status == "awaiting-transfer":
-        found.append("nothing was offered to anybody: only another reset, or a deletion, leads out of it")
+        found.append(f"nothing was offered to anybody: {advice.AUDIT} takes it for a mistake and undoes it")
     return found

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from volmgr import exception, states, types, validate
 from volmgr.context import RequestContext
-from volmgr.db import claims, exports, models, quotas, transfers
+from volmgr.db import claims, exports, failovers, models, quotas, transfers
 from volmgr.db.admission import Admitting, Blocked
 from volmgr.db.closing import Closing
 from volmgr.db.engine import Database, is_duplicate
@@ -94,7 +94,8 @@ class Transfers:
         if not done.rowcount:
             raise exception.Conflict(
                 f"The volume {volume_id} is {row.status}" + (", and in a group" if row.group_id else ""),
-                hint=advice.refused("volume", volume_id, row.status), resource="volume", id=volume_id,
+                hint=advice.refused("volume", volume_id, row.status, failovers.loss(conn, row)),
+                resource="volume", id=volume_id,
                 status=row.status, operation_id=row.operation_id,
             )
         if exports.granted(conn, volume_id):

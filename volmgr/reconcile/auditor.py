@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from volmgr import exception, names, types
 from volmgr.db import audit, findings, records
 from volmgr.db.audit_rows import ExportRow, ResourceRow
-from volmgr.reconcile import archive
+from volmgr.reconcile import archive, wholes
 from volmgr.reconcile.diff import diff
 from volmgr.reconcile.findings import Finding, Kind, Repair
 from volmgr.reconcile.repairs import Repairs
@@ -155,17 +155,22 @@ class Auditor:
             sides = self._sides(of)
             world, unseen = self._world()
             with self.database.reader() as conn:
+                grouped = wholes.look(conn, of)
+            with self.database.reader() as conn:
                 after = audit.operations(conn, self.service, ended_since=begun)
                 attachments = audit.orphan_attachments(conn)
                 quotas = audit.quotas(conn)
         recorded = Recorded(
             self.service, self.exports.settings.target_prefix, **sides, **self._strangers(sides, world, of),
-            operations=after, attachments=attachments, quotas=quotas,
+            operations=after, attachments=attachments, quotas=quotas, active=self.driver.active_backend_id,
         )
         busy = set(touched).union(*(item.ids for item in (*before, *after)))
         busy.update(*(self.driver.helper_ids(item) for item in tuple(busy)))
         archived, away = archive.look(self.database, self.dispatcher.backend.stores, busy)
-        return [*diff(recorded, world, busy), *archived], unseen | away
+        settled = [item for item in grouped if not {item.resource_id, item.object_id, item.name} & busy]
+        found = [*diff(recorded, world, busy), *archived, *settled]
+        order = {kind: index for index, kind in enumerate(Kind)}
+        return sorted(found, key=lambda item: order[item.kind]), unseen | away
 
     def _sides(self, of: list[str]) -> dict[str, Any]:
         resources = audit.resources(self.database, of, self._page)

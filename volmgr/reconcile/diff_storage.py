@@ -35,7 +35,7 @@ def storage(recorded: Recorded, world: World) -> Iterator[Finding]:
             yield finding(Kind.DEVICE_SUSPENDED, "object", item.object_id, reason, name=item.name, safe=item.marked)
     embodied = {row.name_id: row for row in recorded.resources.values()}
     for row in recorded.resources.values():
-        yield from _resource(row, seen.get(row.name_id, {}))
+        yield from _resource(recorded, row, seen.get(row.name_id, {}))
     for stored in recorded.objects.values():
         if stored.id not in embodied:
             yield from _without_resource(stored, seen.get(stored.id, {}))
@@ -50,7 +50,20 @@ def _settled(row: ResourceRow) -> bool:
     return row.status in machine.stable and row.status not in _BROKEN
 
 
-def _resource(row: ResourceRow, states: Mapping[str, ObservedObject]) -> Iterator[Finding]:
+def _missing(recorded: Recorded, row: ResourceRow, rest: str) -> str:
+    if recorded.active is not None:
+        return (
+            f"It is {row.status}, and {recorded.active}, on which the backend works since its failover, has {rest} "
+            "under its name. It is on the first storage, do not delete it. It is there again after: "
+            f"volmgr backend failover --back {recorded.service}"
+        )
+    return (
+        f"It is {row.status}, and the backend has {rest} under its name. Bring the storage back, or give it up: "
+        f"volmgr {row.kind} delete {row.id}"
+    )
+
+
+def _resource(recorded: Recorded, row: ResourceRow, states: Mapping[str, ObservedObject]) -> Iterator[Finding]:
     if not _settled(row):
         return
     current, trash = states.get(CURRENT), states.get(TRASH)
@@ -59,11 +72,7 @@ def _resource(row: ResourceRow, states: Mapping[str, ObservedObject]) -> Iterato
         yield finding(Kind.STORAGE_IN_TRASH, row.kind, row.id, reason, name=trash.name, object_id=row.name_id)
         return
     if current is None:
-        rest = "only an incomplete object" if BUILDING in states else "nothing"
-        reason = (
-            f"It is {row.status}, and the backend has {rest} under its name. Bring the storage back, or give it up: "
-            f"volmgr {row.kind} delete {row.id}"
-        )
+        reason = _missing(recorded, row, "only an incomplete object" if BUILDING in states else "nothing")
         yield finding(Kind.STORAGE_MISSING, row.kind, row.id, reason, object_id=row.name_id)
         return
     yield from _size(row, current)

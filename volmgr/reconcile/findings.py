@@ -28,6 +28,7 @@ class Repair(enum.StrEnum):
     RESTORE = "restore"  # the storage gets its own name back
     EXTEND = "extend"  # the storage grows to the size that SQL says
     FORGET = "forget"  # the row goes
+    LEAVE = "leave"  # the member leaves its group, or the snapshot its cgsnapshot
     SETTLE = "settle"  # hold and status become what the journal and the attachments say
     RECOUNT = "recount"  # usage is counted anew
     PURGE = "purge"  # the objects in the backup store are removed
@@ -61,6 +62,10 @@ class Kind(enum.Enum):
     EXPORT_ROW_ORPHAN = "export-row-orphan", "an export's row whose resource is gone", Repair.WITHDRAW
     GRANT_ORPHAN = "grant-orphan", "a grant whose attachment is gone", Repair.REVOKE
     ATTACHMENT_ORPHAN = "attachment-orphan", "an attachment whose volume is gone", Repair.FORGET
+    MEMBER_STRAY = "member-stray", "a member of a group or cgsnapshot that is gone or not its own", Repair.LEAVE
+    CGSNAPSHOT_ORPHAN = "cgsnapshot-orphan", "a cgsnapshot without snapshots, or without its group", Repair.FORGET
+    CGSNAPSHOT_INCOMPLETE = "cgsnapshot-incomplete", "a cgsnapshot that lacks some of its snapshots", Repair.SETTLE
+    TRANSFER_ORPHAN = "transfer-orphan", "an offer whose volume is gone, or is not kept for it", Repair.FORGET
     STATUS_STUCK = "status-stuck", "a status that says work is going on, and nobody is at it", Repair.SETTLE
     STATUS_WRONG = "status-wrong", "a status that the attachments contradict", Repair.SETTLE
     HOLD_STALE = "hold-stale", "a resource is held by an operation that has ended", Repair.SETTLE

@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from volmgr.reconcile.world import Process
 
 _UNCHANGED = "nothing to be done any more"
+_FORGET: dict[Kind, Callable[[Connection, str], bool]] = {
+    Kind.ATTACHMENT_ORPHAN: settling.forget_attachment,
+    Kind.OBJECT_ROW_ORPHAN: settling.forget_object,
+    Kind.CGSNAPSHOT_ORPHAN: settling.forget_cgsnapshot,
+    Kind.TRANSFER_ORPHAN: settling.forget_offer,
+}
+#: what a project may ask after: the journal says where it went.
+_TOLD = frozenset({Kind.CGSNAPSHOT_ORPHAN, Kind.TRANSFER_ORPHAN})
 
 
 class Repairs:
@@ -48,6 +56,7 @@ class Repairs:
             Repair.RESTORE: self._restore,
             Repair.EXTEND: self._extend,
             Repair.FORGET: self._forget,
+            Repair.LEAVE: self._leave,
             Repair.SETTLE: self._settle,
             Repair.RECOUNT: self._recount,
             Repair.PURGE: self._purge,
@@ -136,14 +145,25 @@ class Repairs:
     # --- SQL ------------------------------------------------------------------------------------------------------
 
     def _forget(self, found: Finding) -> str:
-        forget = settling.forget_attachment if found.kind is Kind.ATTACHMENT_ORPHAN else settling.forget_object
         with self.database.writer() as conn:
-            return "forgotten" if forget(conn, found.resource_id) else _UNCHANGED
+            if not _FORGET[found.kind](conn, found.resource_id):
+                return _UNCHANGED
+            if found.kind in _TOLD:
+                self._record(conn, "forget", found, {"because": found.reason})
+        return "forgotten"
+
+    def _leave(self, found: Finding) -> str:
+        with self.database.writer() as conn:
+            if not settling.leave(conn, found.resource, found.resource_id, found.name):
+                return _UNCHANGED
+            self._record(conn, "leave", found, {"from": found.name, "because": found.reason})
+        return f"taken out of {found.name}"
 
     def _settle(self, found: Finding) -> str:
         now = self.dispatcher.clock.now()
+        status = "error" if found.kind is Kind.CGSNAPSHOT_INCOMPLETE else None
         with self.database.writer() as conn:
-            settled = settling.settle(conn, found.resource, found.resource_id, now)
+            settled = settling.settle(conn, found.resource, found.resource_id, now, status)
             if settled is None:
                 return _UNCHANGED
             self._record(conn, "settle", found, {"from": settled[0], "to": settled[1], "because": found.reason})

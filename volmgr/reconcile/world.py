@@ -36,6 +36,7 @@ class Recorded:
     :param past: by id, of what was observed and no row knows, the last operation about it.
     :param helpers: by the id of an object that only stands between two others: the id of what is made through it.
     :param paths: by resource id, what the target should serve.
+    :param active: the replication target that the backend works on after a failover, None before one.
     """
 
     service: str
@@ -51,6 +52,7 @@ class Recorded:
     past: Mapping[str, PastRow] = field(default_factory=dict)
     helpers: Mapping[str, str] = field(default_factory=dict)
     paths: Mapping[str, str] = field(default_factory=dict)
+    active: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
+
 from volmgr.db import models, services
 from volmgr.db import types as volume_types
 from volmgr.db.engine import utcnow
@@ -46,6 +48,8 @@ class Site:
         #: (worker, point, how often it is still passed before the worker dies there).
         self.aims: list[list[Any]] = []
         self.deaths = 0
+        #: what was wrong at a point that was passed, see :meth:`look`.
+        self.doubtful: list[str] = []
         (folder / "one").mkdir()
         self.one = self._rig(ONE)
         (folder / "two").mkdir()
@@ -59,6 +63,7 @@ class Site:
         def point(name: str) -> None:
             name = normal(name)
             self.passed.append(f"{host} {name}")
+            self.look(f"{host} {name}")
             for aim in self.aims:
                 if aim[0] == host and aim[1] == name:
                     aim[2] -= 1
@@ -86,6 +91,21 @@ class Site:
             rig.placement.measured(stats)
         for rig in (self.one, self.two):
             rig.placement.refresh()
+
+    def look(self, point: str) -> None:
+        """Note if a volume has two current objects at this moment, or is not the one that it has."""
+        if not hasattr(self, "one"):
+            return
+        table, volumes_ = models.objects, models.volumes
+        current = (table.c.resource_id == volumes_.c.id) & (table.c.role == "current")
+        query = sa.select(volumes_.c.id, volumes_.c.object_id, table.c.id.label("current")).select_from(
+            volumes_.join(table, current)
+        )
+        with self.one.database.reader() as conn:
+            self.doubtful += [
+                f"at {point} volume {row.id} is the object {row.object_id}, and {row.current} is current"
+                for row in conn.execute(query) if row.object_id not in (None, row.current)
+            ]
 
     def aim(self, host: str, point: str, nth: int = 1) -> None:
         self.aims.append([host, point, nth])
@@ -179,7 +199,7 @@ class Site:
         """Return what is wrong once nothing runs, in SQL and in both stores."""
         rigs = [self.one] if self.shared else [self.one, self.two]
         seen = [item for rig in rigs for item in rig.driver.observe()]
-        found = violations(self.one.database, storage=seen)
+        found = violations(self.one.database, storage=seen) + self.doubtful
         for rig in (self.one, self.two):
             mine = {item.object_id for item in rig.driver.observe()}
             if not self.shared:

@@ -14,6 +14,7 @@ from volmgr import exception
 from volmgr.db import models
 from volmgr.operations import snapshots, volumes
 from volmgr.operations.completion import MigrateVolumeCompletion, UpdateMigratedVolume
+from volmgr.reconcile.auditor import Auditor
 
 OLD_HOST = {"initiator": "iqn.1993-08.org.debian:01:old", "ip": "127.0.0.1", "host": "compute"}
 NEW_HOST = {"initiator": "iqn.1993-08.org.debian:01:new", "ip": "127.0.0.1", "host": "compute"}
@@ -75,6 +76,27 @@ def test_an_unused_copy_gets_the_serial_and_the_quota_follows_the_type(site: Sit
     assert site.serial(volume_id) == serial and site.volume(volume_id)["volume_type_id"] == kind
     assert (site.usage(old), site.usage(kind), site.usage()) == ((0, 0, 0), (1, 0, 1), (1, 0, 1))
     assert site.volume(volume_id)["status"] == "available"
+
+
+def test_one_that_is_given_up_after_its_pivot_leaves_the_old_storage_to_the_audit(site: Site) -> None:
+    volume_id, new, attachment_id = swapped(site)
+    old = site.volume(volume_id)["object_id"]
+    site.one.driver.faults.fail("trash_volume", exception.BackendDown("not now"), times=None)
+    site.one.submit(MigrateVolumeCompletion, volume_id=volume_id, new_volume_id=new)
+    site.run()
+    (row,) = site.one.rows(models.operations, verb=MigrateVolumeCompletion.verb)
+    assert (row["state"], row["pivoted"]) == ("parked", True)
+    (kept,) = site.one.rows(models.objects, id=old)
+    assert kept["role"] == "trash" and kept["trashed_at"] is not None
+    site.one.dispatcher.abandon(row["id"])
+    site.run()
+    moved = site.volume(volume_id)
+    assert (moved["host"], moved["status"], moved["migration_status"]) == (f"{TWO}#pool", "in-use", "success")
+    site.one.driver.faults.clear()
+    Auditor(site.one.dispatcher, grace=0).run(fix=True)
+    site.run()
+    assert site.one.driver.observe() == []
+    site.two.attachments.delete(volume_id, attachment_id)
 
 
 def test_with_an_error_the_new_one_goes_and_the_volume_stays(site: Site) -> None:

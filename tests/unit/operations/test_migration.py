@@ -13,6 +13,7 @@ from tests.unit.operations.moving import ONE, TWO, Site, new_id, points_of
 from volmgr import exception
 from volmgr.db import models
 from volmgr.operations import migration, snapshots, volumes
+from volmgr.reconcile.auditor import Auditor
 
 CONNECTOR = {"initiator": "iqn.1993-08.org.debian:01:a", "ip": "127.0.0.1", "host": "compute"}
 
@@ -221,6 +222,29 @@ def test_a_parent_that_is_given_up_takes_its_child_along(site: Site) -> None:
     site.run()
     (child,) = site.one.rows(models.operations, verb="receive_volume")
     assert child["state"] == "failed" and site.two.driver.observe() == []
+
+
+def test_a_move_that_is_given_up_after_its_pivot_leaves_the_old_storage_to_the_audit(site: Site) -> None:
+    """The old object is trash from the pivot on, so whoever looks finds what nobody is going to wipe any more."""
+    volume_id = site.create()
+    site.write(volume_id)
+    old = site.volume(volume_id)["object_id"]
+    site.one.driver.faults.fail("trash_volume", exception.BackendDown("not now"), times=None)
+    site.one.submit(migration.MigrateVolume, volume_id=volume_id, host=TWO)
+    row = settled(site)
+    assert (row["state"], row["pivoted"]) == ("parked", True)
+    (kept,) = site.one.rows(models.objects, id=old)
+    assert kept["role"] == "trash" and kept["trashed_at"] is not None
+    site.one.dispatcher.abandon(row["id"])
+    site.run()
+    assert site.volume(volume_id)["host"] == f"{TWO}#pool" and site.read(volume_id)
+    site.one.driver.faults.clear()
+    auditor = Auditor(site.one.dispatcher, grace=0)
+    found = [(item.kind, item.repair) for item in auditor.run().findings]
+    auditor.run(fix=True)
+    site.run()
+    assert site.one.driver.observe() == [], found
+    assert auditor.run().findings == []
 
 
 # --- deaths ---------------------------------------------------------------------------------------------------------

@@ -6,14 +6,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from tests.unit.operations.moving import ONE, Site, new_id, points_of
-from volmgr import exception
+from volmgr import exception, why
 from volmgr.db import models
-from volmgr.operations import replication, retype, snapshots, volumes
+from volmgr.operations import replication, resets, retype, snapshots, volumes
+from volmgr.operations.transfers import Transfers
+from volmgr.reconcile.auditor import findings_of
+from volmgr.reconcile.findings import Kind
 from volmgr.replicas import Replicas
 
 CONNECTOR = {"initiator": "iqn.1993-08.org.debian:01:a", "ip": "127.0.0.1", "host": "compute"}
@@ -116,6 +121,15 @@ def test_a_promotion_that_fails_leaves_the_volume(site: Site) -> None:
     assert (site.volume(volume_id)["status"], site.wrong()) == ("available", [])
 
 
+def test_a_promotion_that_fails_half_way_leaves_no_half_copy(site: Site) -> None:
+    volume_id = site.create(volume_type="replicated")
+    replicas(site).look()
+    site.one.driver.faults.fail("promote_replica", exception.Inconsistent("no"), when="building")
+    assert site.do(replication.PromoteReplica, volume_id=volume_id).state == "failed"
+    assert (site.volume(volume_id)["status"], site.wrong()) == ("available", [])
+    assert findings_of(site.one.dispatcher) == []
+
+
 def test_an_attached_volume_is_not_promoted(site: Site) -> None:
     volume_id = site.create(volume_type="replicated")
     site.one.attachments.attach(volume_id, new_id(), None, None, "rw", new_id())
@@ -165,12 +179,87 @@ def test_who_goes_back_too_early_is_told_which_volumes_are_behind(site: Site) ->
     assert [site.volume(item)["status"] for item in (kept, lost)] == ["error", "available"]
 
 
+def hint_of(site: Site, volume_id: str) -> str:
+    """Return what is told to whoever wants to change a volume in error; whoever wants to attach it is told the same."""
+    with pytest.raises(exception.Conflict) as refused:
+        site.do(volumes.ExtendVolume, volume_id=volume_id, new_size=2)
+    with pytest.raises(exception.Conflict) as attach:
+        site.one.attachments.reserve(new_id(), volume_id, None, "rw")
+    assert attach.value.hint == refused.value.hint
+    return refused.value.hint
+
+
+def test_nobody_is_told_to_delete_what_a_failover_left_behind(site: Site) -> None:
+    """It has status and bytes again once the backend is back; what was broken before stays deletable."""
+    kept, lost, broken = site.create(volume_type="replicated"), site.create(), new_id()
+    write(site, lost, OLD)
+    snapshot_id = new_id()
+    site.do(snapshots.CreateSnapshot, volume_id=lost, snapshot_id=snapshot_id)
+    site.one.driver.faults.fail("create_volume", exception.Invalid("no"))
+    site.do(volumes.CreateVolume, volume_id=broken, size=1, host=ONE)
+    assert hint_of(site, broken).startswith(f"volmgr volume delete {broken}")
+    fail_over(site)
+    for told in (hint_of(site, lost), why.why(worker(site), site.one.context, lost)["next"]):
+        assert told.startswith("do not delete it") and f"volmgr backend failover --back {ONE}" in told
+        assert "volume delete" not in told
+    assert hint_of(site, broken).startswith(f"volmgr volume delete {broken}")
+    (found,) = findings_of(site.one.dispatcher)
+    assert (found.kind, found.resource_id) == (Kind.STORAGE_MISSING, snapshot_id)
+    assert "do not delete it" in found.reason and f"--back {ONE}" in found.reason
+    with site.one.database.writer() as conn:
+        conn.execute(sa.delete(models.operations).where(models.operations.c.verb == "failover_host"))
+    assert hint_of(site, lost).startswith("do not delete it"), "the journal's row is gone after some days"
+    assert kept in fail_over(site, "default").result["lost"]
+    assert bytes_of(site, lost) == OLD and findings_of(site.one.dispatcher) == []
+    told = hint_of(site, kept)
+    assert told.startswith("do not delete it") and f"reset-status {kept} available" in told
+    by_hand = resets.Resets(site.one.database, site.one.clock, ONE)
+    by_hand.reset(site.one.context, "volume", kept, "available", dry=False)
+    assert site.do(replication.ReenableReplication, volume_id=kept).state == "done"
+    replicas(site).look()
+    assert site.volume(kept)["replication_status"] == "active"
+
+
+def worker(site: Site) -> Any:
+    """Return as much of a worker as a look at one resource needs."""
+    rig = site.one
+    return SimpleNamespace(database=rig.database, driver=rig.driver, exports=rig.exports, host=ONE)
+
+
+def test_an_offer_outlives_a_failover(site: Site) -> None:
+    volume_id = site.create()
+    offers = Transfers(site.one.database, site.one.clock, lambda *_: {}, lambda _: None)
+    offers.create(site.one.context, new_id(), volume_id, None, 0)
+    fail_over(site)
+    assert site.volume(volume_id)["status"] == "error"
+    fail_over(site, "default")
+    assert site.volume(volume_id)["status"] == "awaiting-transfer", "it can be attached and taken away"
+    assert site.wrong() == []
+
+
 def test_a_target_that_there_is_not_changes_nothing(site: Site) -> None:
     volume_id = site.create(volume_type="replicated")
     done = fail_over(site, "nowhere")
     assert (done.state, done.error["code"]) == ("failed", "volmgr.invalid")
     assert replicas(site).active_backend_id is None and site.volume(volume_id)["status"] == "available"
     assert site.wrong() == []
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_a_failover_that_fails_leaves_the_driver_where_sql_says(site: Site, back: bool) -> None:
+    """It had gone over before it failed: what came next would have been made on the other storage."""
+    volume_id = site.create()
+    if back:
+        fail_over(site)
+    before = site.one.driver.store
+    site.one.driver.faults.fail("failover_host", exception.Inconsistent("no"), when="after")
+    assert fail_over(site, "default" if back else None).state == "failed"
+    assert site.one.driver.store is before
+    assert site.one.driver.active_backend_id == replicas(site).active_backend_id == ("secondary" if back else None)
+    if not back:
+        assert site.volume(volume_id)["status"] == "available"
+        assert site.do(volumes.ExtendVolume, volume_id=volume_id, new_size=2).state == "done"
+        assert site.wrong() == []
 
 
 def test_a_volume_whose_creation_had_failed_stays_broken(site: Site) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from tests.unit.reconcile import making_wholes
 from volmgr import exception, names, types
 from volmgr.db import models
 from volmgr.operations import backups, snapshots, volumes
@@ -317,7 +318,7 @@ MAKERS: list[Callable[[Scene], Made]] = [
     object_row_missing, object_row_orphan, export_missing, export_wrong_path, export_wrong_serial, access_missing,
     access_too_wide, export_orphan, export_of_a_deleted_volume, export_row_orphan, grant_orphan, attachment_orphan,
     status_stuck, status_wrong, hold_stale, use_count_stale, quota_wrong, operation_parked, process_left,
-    backup_missing, backup_held_by_nobody, backup_used_by_nobody, backup_stuck,
+    backup_missing, backup_held_by_nobody, backup_used_by_nobody, backup_stuck, *making_wholes.MAKERS,
 ]
 #: what only an operator can mend, so that it is still there after the repair.
 STAYS = {

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from volmgr import exception, states
 from volmgr.db import models, operations
-from volmgr.operations import advice, backups, resets, snapshots, volumes
+from volmgr.operations import advice, backups, cgsnapshots, groups, resets, snapshots, volumes
 from volmgr.reconcile.auditor import Auditor, findings_of
 from volmgr.testing.invariants import violations
 from volmgr.testing.rig import HOST, Rig
@@ -21,9 +21,13 @@ from volmgr.testing.rig import HOST, Rig
 CONNECTOR = {"initiator": "iqn.1993-08.org.debian:01:a", "ip": "127.0.0.1", "host": "compute"}
 #: statuses that are no trouble: nothing has to lead out of them.
 WELL = {"available", "in-use"}
-CLASSES = {"volume": models.volumes, "snapshot": models.snapshots, "backup": models.backups}
+CLASSES = {
+    "volume": models.volumes, "snapshot": models.snapshots, "backup": models.backups, "group": models.groups,
+    "cgsnapshot": models.cgsnapshots,
+}
 DELETING: dict[str, Any] = {
-    "volume": volumes.DeleteVolume, "snapshot": snapshots.DeleteSnapshot, "backup": backups.DeleteBackup
+    "volume": volumes.DeleteVolume, "snapshot": snapshots.DeleteSnapshot, "backup": backups.DeleteBackup,
+    "group": groups.DeleteGroup, "cgsnapshot": cgsnapshots.DeleteCgSnapshot,
 }
 
 
@@ -40,6 +44,15 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 
 def make(rig: Rig, noun: str) -> str:
     volume_id, snapshot_id = new_id(), new_id()
+    if noun in ("group", "cgsnapshot"):
+        group_id, cgsnapshot_id = new_id(), new_id()
+        rig.do(groups.CreateGroup, group_id=group_id)
+        rig.do(volumes.CreateVolume, volume_id=volume_id, size=1, group_id=group_id)
+        rig.do(cgsnapshots.CreateCgSnapshot, cgsnapshot_id=cgsnapshot_id, group_id=group_id)
+        if noun == "cgsnapshot":
+            return cgsnapshot_id
+        rig.do(cgsnapshots.DeleteCgSnapshot, cgsnapshot_id=cgsnapshot_id)
+        return group_id
     rig.do(volumes.CreateVolume, volume_id=volume_id, size=1)
     if noun == "volume":
         return volume_id
@@ -69,6 +82,8 @@ def follow(rig: Rig, noun: str, resource_id: str, command: str) -> None:
         Auditor(rig.dispatcher, grace=0).run(fix=True)
     elif last == f"volmgr volume detach --force {resource_id}":
         rig.attachments.detach(resource_id, None, True)
+    elif last == f"volmgr-manage group reset-status {resource_id} available":
+        resets.Resets(rig.database, rig.clock, HOST).reset(rig.context, noun, resource_id, "available", dry=False)
     elif last.startswith("volmgr operation abandon "):
         rig.dispatcher.abandon(last.split()[-1])
     elif last in (f"volmgr {noun} delete {resource_id}", f"volmgr volume delete --force {resource_id}"):
@@ -94,7 +109,7 @@ def lead_out(rig: Rig, noun: str, resource_id: str) -> list[str]:
 
 CASES = [
     (noun, name)
-    for noun, machine in (("volume", states.VOLUME), ("snapshot", states.SNAPSHOT), ("backup", states.BACKUP))
+    for noun, machine in resets.MACHINES.items()
     for name in machine.states
     if name != "deleted"
 ]

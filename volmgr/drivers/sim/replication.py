@@ -171,8 +171,12 @@ class Replication:
                 raise exception.Conflict(f"The replica of {pair.volume_id} is {state or 'not there'}", status=state)
             self._mark(pair, "active-stopped")
             size = max(self.other.size(pair.name) or 0, self.active.size(pair.name) or 0)
-            copy_across(self.other, pair.name, self.active, pair.building, size)
-            step()
+            try:
+                copy_across(self.other, pair.name, self.active, pair.building, size)
+                step()
+            except exception.VolmgrError:
+                self.active.remove(pair.building)  # nobody takes a promotion back
+                raise
             self.active.rename(pair.building, pair.name)
             self._mark(pair, "inactive")
 

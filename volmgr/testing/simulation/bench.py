@@ -18,7 +18,7 @@ from typing import Any
 
 from volmgr import conf as config
 from volmgr import crypto
-from volmgr.db import schema
+from volmgr.db import schema, services
 from volmgr.drivers.options import Configuration
 from volmgr.drivers.sim import MemoryStore
 from volmgr.drivers.sim.driver import SimDriver
@@ -68,12 +68,17 @@ def _triggers() -> list[str]:
 
 @dataclass
 class Beginning:
-    """A stage as it is copied: a copy of the database in memory, the store, the target's exports, the backup store."""
+    """A stage as it is copied: a copy of the database in memory, the store, the target's exports, the backup store.
+
+    :ivar replicas: the store of the replicas. :ivar keys: of the offers, by their ids; nothing else ever tells them.
+    """
 
     database: sqlite3.Connection
     store: MemoryStore
     exports: dict[str, Any]
     backups: dict[str, bytes] = field(default_factory=dict)
+    replicas: MemoryStore = field(default_factory=lambda: MemoryStore("replicas"))
+    keys: dict[str, str] = field(default_factory=dict)
 
 
 class Bench:
@@ -94,6 +99,7 @@ class Bench:
         with self.database.writer() as conn:
             for statement in (HISTORY, *_triggers()):
                 conn.exec_driver_sql(statement)
+            services.register(conn, HOST, topic="volume", rpc_version="1.0", incarnation="simulated")
         self.driver_options = Configuration({"volume_backend_name": "pool"}, SimDriver.get_driver_options())
         self._empty = self.keep(MemoryStore("sim"), {})
         self.stages: dict[Any, Beginning] = {}
@@ -102,7 +108,12 @@ class Bench:
         return self.database.engine.raw_connection()
 
     def keep(
-        self, store: MemoryStore, exports: dict[str, Any], backups: dict[str, bytes] | None = None
+        self,
+        store: MemoryStore,
+        exports: dict[str, Any],
+        backups: dict[str, bytes] | None = None,
+        replicas: MemoryStore | None = None,
+        keys: dict[str, str] | None = None,
     ) -> Beginning:
         """Return what is there now, to begin from later."""
         connection = self._raw()
@@ -113,7 +124,8 @@ class Bench:
             raw.backup(database)
         finally:
             connection.close()
-        return Beginning(database, _copy(store), dict(exports), dict(backups or {}))
+        kept = copied(replicas or MemoryStore("replicas"))
+        return Beginning(database, copied(store), dict(exports), dict(backups or {}), kept, dict(keys or {}))
 
     def reset(self, beginning: Beginning | None) -> tuple[MemoryStore, dict[str, Any]]:
         """Make the database as it was; returns copies of the store and of the target's exports."""
@@ -123,7 +135,7 @@ class Bench:
             beginning.database.backup(connection.dbapi_connection)
         finally:
             connection.close()
-        return _copy(beginning.store), dict(beginning.exports)
+        return copied(beginning.store), dict(beginning.exports)
 
     def raw(self, statement: str) -> list[Any]:
         """Return the rows of a SELECT, past everything that counts, caches or yields."""
@@ -145,7 +157,8 @@ class Bench:
         self._folder.cleanup()
 
 
-def _copy(store: MemoryStore) -> MemoryStore:
+def copied(store: MemoryStore) -> MemoryStore:
+    """Return a store with the same objects."""
     made = MemoryStore(store.name)
     made._objects = copy.deepcopy(store._objects)
     made._provisioned = store._provisioned

@@ -39,6 +39,7 @@ _TABLES = {
     "grants": "id, resource_id, peer_key, mode, attachment_id",
     "operations": "id, verb, state, result, error",
     "quotas": "project_id, volume_type_id, volumes, snapshots, gigabytes",
+    "transfers": "id, volume_id, project_id",
 }
 #: how often what is parked for an operator is tried again before it counts as stuck.
 ROUNDS = 3
@@ -48,12 +49,14 @@ _CREATES = ("create_volume", "create_snapshot")
 #: one schedule in so many is also asked whether deleting everything leaves nothing.
 EMPTIED_OF = 4
 #: tables that are empty when everything was deleted.
-_EMPTIED = ("volumes", "snapshots", "backups", "groups", "cgsnapshots", "attachments", "objects", "exports", "grants")
+_EMPTIED = ("volumes", "snapshots", "backups", "groups", "cgsnapshots", "attachments", "objects", "exports", "grants",
+            "transfers")
 
 
 def judge(world: World) -> None:
     """Add what is wrong to the world's findings."""
     abandoned = _steer(world)
+    _go_back(world)
     _whole(world, "at rest", target=not _hurt(world), orphans=abandoned)
     _legal(world)
     if world.found:
@@ -145,8 +148,11 @@ def _served(world: World) -> list[str]:
 
 
 def _ordered(spec: types.ExportSpec) -> types.ExportSpec:
-    """Return the same with its grants in one order: those of one virtual moment have none."""
-    return dataclasses.replace(spec, grants=tuple(sorted(spec.grants, key=repr)))
+    """Return the same with its grants in one order: those of one virtual moment have none.
+
+    Whose export it is no target shows: a volume that takes over another one's keeps it as it is.
+    """
+    return dataclasses.replace(spec, resource_id="", grants=tuple(sorted(spec.grants, key=repr)))
 
 
 def _audited(world: World, *, orphans: bool) -> list[str]:
@@ -192,6 +198,15 @@ def _steer(world: World) -> bool:
             for index, row in enumerate(parked)
         ])
     return abandoned
+
+
+def _go_back(world: World) -> None:
+    """Let a backend that was frozen or has failed over be as it was, so that what the worker sees is all there is."""
+    if world.plan.stage == "replicated":
+        requests = [Request("back.thaw", "thaw_host", {})]
+        if world.bench.raw("SELECT host FROM services WHERE active_backend_id IS NOT NULL"):
+            requests.append(Request("back", "failover_host", {"secondary_backend_id": "default"}, wait=True))
+        world.do(requests)
 
 
 def _operations(world: World) -> dict[str, Any]:

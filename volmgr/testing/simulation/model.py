@@ -62,6 +62,10 @@ _RETURNS = {(status, idle) for status in ("deleting", "unmanaging") for idle in 
 _RETURNS |= {("reverting", "available"), ("restoring", "available"), ("restoring-backup", "available")}
 
 
+#: what a failover does to volumes that are not on the other side, and a way back to those that are there again.
+_FAILED_OVER = {move for idle in (*_IDLE, "awaiting-transfer") for move in ((idle, "error"), ("error", idle))}
+
+
 def check(history: Iterable[Change], operations: dict[str, Any]) -> list[str]:
     """Return what is illegal in a history.
 
@@ -70,6 +74,7 @@ def check(history: Iterable[Change], operations: dict[str, Any]) -> list[str]:
     found: list[str] = []
     effects: dict[str, Effects] = {}
     holders: dict[tuple[str, str], str | None] = {}
+    lawful = _RETURNS | (_FAILED_OVER if any(row.verb == "failover_host" for row in operations.values()) else set())
     for noun, row_id, old, new, operation in history:
         if noun == "findings":
             continue
@@ -84,7 +89,7 @@ def check(history: Iterable[Change], operations: dict[str, Any]) -> list[str]:
                 found.append(f"a second row of {noun} {row_id}")
         elif new is None:
             mine.deleted.append(row_id)
-        elif old != new and (old, new) not in _MOVES[noun] | _RETURNS:
+        elif old != new and (old, new) not in _MOVES[noun] | lawful:
             found.append(f"{noun} {row_id} went from {old} to {new}")
     for operation_id, row in operations.items():
         found += _effects(row, effects.pop(operation_id, Effects()))
@@ -105,7 +110,7 @@ def false_findings(history: Iterable[Change]) -> list[str]:
 
 _CREATES = (
     "create_volume", "create_snapshot", "undelete_volume", "create_consistencygroup", "create_cgsnapshot",
-    "create_consistencygroup_from_src", "create_backup",
+    "create_consistencygroup_from_src", "create_backup", "manage_existing", "manage_existing_snapshot",
 )
 _DELETES = ("delete_volume", "delete_snapshot", "delete_consistencygroup", "delete_cgsnapshot", "delete_backup")
 
@@ -136,6 +141,12 @@ def _effects(row: Any, mine: Effects) -> list[str]:
         wanted = 1 if row.state == "done" and not unchanged else 0
         if row.state in ("done", "failed") and (inserted, deleted) != (0, wanted):
             found.append(f"{about} removed its row {deleted} times and made it {inserted} times")
+    elif row.verb == "migrate_volume_completion":
+        new = row.args["new_volume_id"]
+        wanted_gone = [new] if row.state == "done" and not row.args["error"] else []
+        abandoned = row.state == "failed" and row.pivoted
+        if mine.inserted or (mine.deleted != wanted_gone and not (abandoned and mine.deleted == [new])):
+            found.append(f"{about} made {mine.inserted} and removed {mine.deleted}")
     elif mine.inserted or mine.deleted:
         found.append(f"{about} made {mine.inserted} and removed {mine.deleted}")
     return found

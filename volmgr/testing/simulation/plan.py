@@ -26,8 +26,8 @@ class Request:
     """One message of a client.
 
     :param name: unique in its plan; its request key is made from it.
-    :param verb: a method of the volume manager. :param args: its arguments; ``@v0`` stands for a UUID, and in the
-        verbs on operations ``$name`` for the operation that the request of that name got.
+    :param verb: a method of the volume manager. :param args: its arguments; ``@v0`` stands for a UUID, ``%x0`` for the
+        key of an offer, and in the verbs on operations ``$name`` for the operation that the request of that name got.
     :param client: clients ask at the same time, the requests of one client come one after the other.
     :param wait: whether the client waits for the operation's end before it goes on.
     :param late: seconds after which the message arrives once more, for each further copy.

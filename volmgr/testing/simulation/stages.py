@@ -36,8 +36,27 @@ _SET = Request("stage-c0", "create_cgsnapshot", {"cgsnapshot_id": "@c0", "group_
 #: what a volume can be given as another type.
 _TYPE = Request("stage-t0", "type_create", {"type_id": "@t0", "name": "t0"})
 
+_OFFERED = Request("stage-x0", "transfer_create", {"transfer_id": "@x0", "volume_id": "@v0"})
+_LET_GO = (
+    Request("stage-u1", "delete_volume", {"volume_id": "@v1", "unmanage_only": True}, wait=True),
+    Request("stage-us0", "delete_snapshot", {"snapshot_id": "@s0", "unmanage_only": True}, wait=True),
+)
+_COPY = Request("stage-v3", "create_volume", {"volume_id": "@v3", "size": 1}, wait=True)
+_COPY_ATTACHED = (
+    Request("stage-a3", "attachment_create", {"attachment_id": "@a3", "volume_id": "@v3", "instance_uuid": "@i0"}),
+    Request("stage-a3c", "attachment_update", {"volume_id": "@v3", "attachment_id": "@a3", "connector": "&b"}),
+    Request("stage-a3d", "attachment_complete", {"attachment_id": "@a3"}),
+)
+_REPLICATED = (
+    Request("stage-t1", "type_create", {
+        "type_id": "@t1", "name": "t1", "extra_specs": {"replication": "<is> True"},
+    }),
+    Request("stage-v0", "create_volume", {"volume_id": "@v0", "size": 1, "volume_type": "t1"}, wait=True),
+)
+
 #: by name: the requests that make it. ``v0``, ``v1`` are volumes, ``s0`` a snapshot and ``b0`` a backup of ``v0``. In
-#: a group ``g0`` with a cgsnapshot ``c0`` are ``v0`` and ``v3``.
+#: a group ``g0`` with a cgsnapshot ``c0`` are ``v0`` and ``v3``. ``x0`` offers ``v0``; let go are ``v1`` and ``s0``;
+#: ``v3`` is what a compute service has copied ``v0`` to; ``v0`` has a replica, ``v1`` none.
 STAGES: dict[str, tuple[Request, ...]] = {
     "empty": (),
     "volume": (_TYPE, _VOLUME,),
@@ -52,6 +71,10 @@ STAGES: dict[str, tuple[Request, ...]] = {
     "cgsnapped": (_OTHER, _GROUP, *_MEMBERS, _SET),
     "archived": (_VOLUME, _SNAPSHOT, _BACKUP),
     "pictured": (_VOLUME, _SNAPSHOT),
+    "offered": (_TYPE, _VOLUME, _SNAPSHOT, _OFFERED),
+    "unmanaged": (_VOLUME, _OTHER, _SNAPSHOT, *_LET_GO),
+    "copied": (_VOLUME, _CONNECTED, _ATTACHED, _COPY, *_COPY_ATTACHED),
+    "replicated": (*_REPLICATED, _OTHER),
 }
 
 
@@ -82,7 +105,7 @@ def make(bench: Bench, plan: Plan, beginning: Beginning | None = None) -> Beginn
     bad = [f"{name}: {answer.code}" for name, answers in world.answers.items() for answer in answers if answer.code]
     if bad or world.found:
         raise AssertionError(f"the stage cannot be made: {bad or world.found}")
-    return bench.keep(world.store, world.target.exports, world.backups.objects)
+    return bench.keep(world.store, world.target.exports, world.backups.objects, world.replicas, world.keys)
 
 
 def make_world(bench: Bench, plan: Plan, **options: object) -> World:

@@ -145,11 +145,15 @@ class SimWorker(Worker):
 
 
 def make_driver(
-    cls: type[SimDriver], configuration: Any, host: str, target: FakeTarget, store: Any, scheduler: Scheduler
+    cls: type[SimDriver], configuration: Any, host: str, target: FakeTarget, store: Any, scheduler: Scheduler,
+    **options: Any,
 ) -> SimDriver:
-    """Return the simulator over ``store``, with the schedule's yield points."""
+    """Return the simulator over ``store``, with the schedule's yield points.
+
+    :param options: more of the driver's arguments.
+    """
     driver = cls(
-        configuration=configuration, host=host, target=target, store=store, clock=VirtualClock(scheduler)
+        configuration=configuration, host=host, target=target, store=store, clock=VirtualClock(scheduler), **options
     )
     driver.faults = SimFaults(scheduler)
     return driver

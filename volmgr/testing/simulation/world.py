@@ -14,13 +14,13 @@ from typing import Any
 
 from volmgr import exception, types
 from volmgr.context import RequestContext
-from volmgr.drivers.sim import SimDriver
+from volmgr.drivers.sim import MemoryStore, SimDriver
 from volmgr.images.base import ImageInfo
 from volmgr.targets.base import TargetConfig
-from volmgr.testing.backups import MemoryStore
+from volmgr.testing.backups import MemoryStore as BackupMemory
 from volmgr.testing.images import MemoryImages, MemoryImageStore
 from volmgr.testing.simulation import judge, orphans
-from volmgr.testing.simulation.bench import HOST, Beginning, Bench
+from volmgr.testing.simulation.bench import HOST, Beginning, Bench, copied
 from volmgr.testing.simulation.database import CommitLost
 from volmgr.testing.simulation.plan import Plan, Request, Strike, uuid_of
 from volmgr.testing.simulation.randomness import seeded
@@ -103,11 +103,14 @@ class World:
         self.target = SimTarget(TargetConfig(PREFIX, (types.Portal("127.0.0.1", 3260),), "/nonexistent"))
         self.target.scheduler = self.scheduler
         self.target.exports.update(exports)
-        self.backups = MemoryStore(lambda method: self.scheduler.reach(f"backup:{method}"))
+        self.backups = BackupMemory(lambda method: self.scheduler.reach(f"backup:{method}"))
         self.images = MemoryImageStore(lambda method: self.scheduler.reach(f"image:{method}"))
         for name in ("i0", "i1"):
             self.images.images[name] = ImageInfo(name, "local", "raw", "1", size=len(IMAGE)), IMAGE
         self.backups.objects.update(beginning.backups if beginning is not None else {})
+        self.replicas = copied(beginning.replicas) if beginning is not None else MemoryStore("replicas")
+        #: what offers were made with, by the offer's id; who asked has been told.
+        self.keys = dict(beginning.keys) if beginning is not None else {}
         self.life: Life = Life("none")
         self.life.over = True
         self.worker: SimWorker | None = None
@@ -161,7 +164,8 @@ class World:
 
     def _begin(self, life: Life) -> None:
         driver = make_driver(
-            self.driver_class, self.bench.driver_options, HOST, self.target, self.store, self.scheduler
+            self.driver_class, self.bench.driver_options, HOST, self.target, self.store, self.scheduler,
+            replica_store=self.replicas, active_backend_id=self._active(),
         )
         worker = SimWorker(
             self.bench.conf,
@@ -179,6 +183,11 @@ class World:
         )
         worker.begin()
         self.worker = worker
+
+    def _active(self) -> str | None:
+        """Return on which replication target the backend works, as the worker reads it before it makes its driver."""
+        rows = self.bench.raw(f"SELECT active_backend_id FROM services WHERE host = '{HOST}'")
+        return rows[0][0] if rows else None
 
     # --- clients --------------------------------------------------------------------------------------------------
 
@@ -222,12 +231,16 @@ class World:
 
     def _call(self, worker: SimWorker, request: Request) -> Answer:
         key = uuid_of(f"key of {request.name}")
+        project = "q" if request.verb == "transfer_accept" else "p"
         context = RequestContext(
-            project_id="p", user_id="u", is_admin=True, request_key=key, request_id=f"req-{key}", overwrite=False
+            project_id=project, user_id="u", is_admin=True, request_key=key, request_id=f"req-{key}", overwrite=False
         )
         try:
             arguments = {name: self._resolve(value) for name, value in request.args.items()}
-            return Answer(getattr(worker.manager, request.verb)(context, **arguments))
+            answer = Answer(getattr(worker.manager, request.verb)(context, **arguments))
+            if request.verb == "transfer_create":
+                self.keys[answer.result["id"]] = answer.result["auth_key"]
+            return answer
         except _Unknown:
             return Answer(code="unknown")
         except exception.VolmgrError as error:
@@ -245,6 +258,8 @@ class World:
             return uuid_of(value[1:])
         if value.startswith("&"):
             return {"initiator": f"iqn.1993-08.org.debian:01:{value[1:]}", "ip": "127.0.0.1", "host": value[1:]}
+        if value.startswith("%"):
+            return self.keys.get(uuid_of(value[1:]), "no key is known")
         if value.startswith("$"):
             for answer in self.answers.get(value[1:], ()):
                 if answer.operation_id:
