@@ -78,6 +78,11 @@ class StorPoolAPI:
         path = "/ctrl/1.0/MultiCluster/SnapshotsList"
         return list(self._read("SnapshotsList", lambda client: client._api_call("GET", path)))
 
+    def attachments(self) -> list[dict[str, Any]]:
+        """Return who has what attached; os-brick's client has no method for it."""
+        path = "/ctrl/1.0/MultiCluster/AttachmentsList"
+        return list(self._read("AttachmentsList", lambda client: client._api_call("GET", path)))
+
     def volume(self, name: str) -> dict[str, Any] | None:
         """Return a volume, None if there is none of that name."""
         return self._single(f"Volume {name}", lambda client: client.volume(name))

@@ -36,6 +36,12 @@ class Blocks:
         """Give an object another size in bytes; what is new reads as zeros."""
         os.truncate(self.path(number), size)
 
+    def write(self, number: int, offset: int, data: bytes) -> None:
+        """Write ``data`` into an object."""
+        with self.path(number).open("r+b") as file:
+            file.seek(offset)
+            file.write(data)
+
     def remove(self, number: int) -> None:
         """Remove an object."""
         self.path(number).unlink(missing_ok=True)
