@@ -38,6 +38,7 @@ lab-full: install ## the whole driver conformance suite over LVM, thick, thin an
 
 simulate: install ## seeded schedules of the worker with crashes and faults, at length (ARGS="--minutes 60 --systematic")
 	@VOLMGR_CONCURRENCY=threading $(PYTHON) -m volmgr.testing.simulation --shrink $(ARGS)
+	@VOLMGR_CONCURRENCY=threading $(PYTHON) -m volmgr.testing.simulation --room storpool --shrink $(ARGS)
 
 chaos: install ## kill points of every verb, 1,000 random kills here and 100 in the lab; ARGS=--seed=N
 	@nice $(PYTHON) -m volmgr.testing.chaos --points

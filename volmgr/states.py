@@ -377,6 +377,7 @@ OPERATION = Machine(
         ("running", "succeed", "done"),
         ("running", "fail", "undoing"),
         ("undoing", "undone", "failed"),
+        ("undoing", "move", "queued"),
         *_moves("park", ("queued", "running", "undoing"), "parked"),
         ("parked", "retry", "queued"),
         ("parked", "abandon", "failed"),

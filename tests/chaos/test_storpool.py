@@ -2,13 +2,15 @@
 """SIGKILL at every step boundary on StorPool, and while each call of a verb is under way; looked at from the cluster.
 
 The stories are those of the simulator, without its faults. What a call does that arrives after its sender has died is
-part of it: the contract server holds it back until then.
+part of it: the contract server holds it back until then. Stories whose bytes go through this host run in a mount
+namespace with block devices of their own, see :mod:`storpool_devices`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,76 +19,103 @@ from typing import Any
 import pytest
 
 from volmgr import exception, names
-from volmgr.testing.chaos.outside import Outside
 from volmgr.testing.chaos.scenarios import BY_NAME
 from volmgr.testing.chaos.stage import Stage
+from volmgr.testing.chaos.storpool import PREFIX
+from volmgr.testing.chaos.storpool import stage as make_stage
+from volmgr.testing.chaos.story import MARKED, Call, Scenario
 from volmgr.testing.chaos.strikes import record, strike
-from volmgr.testing.daemon import Daemon
+from volmgr.testing.storpool import namespace
 from volmgr.testing.storpool.process import StorPoolServer
 from volmgr.testing.waiting import wait_until
-from volmgr.types import ObservedObject
 
-pytestmark = pytest.mark.extended
+pytestmark = [pytest.mark.extended, pytest.mark.timeout(1800)]
 
-STORIES = ("create", "create-clone", "delete", "extend", "snapshot")
-PREFIX = "os"
-
-
-class Cluster(Outside):
-    """What is in the cluster, seen by nobody's driver."""
-
-    def __init__(self, daemon: Daemon, server: StorPoolServer, **arguments: Any) -> None:
-        self.server = server
-        super().__init__(daemon, storage=self._objects, **arguments)
-
-    def _objects(self) -> list[ObservedObject]:
-        found = []
-        for name in self.server.names():
-            parsed = names.parse_storpool_name(PREFIX, name)
-            if parsed is not None and parsed.kind in names.KINDS:
-                size = self.server.file(name).stat().st_size
-                ours = names.object_name(parsed.kind, parsed.object_id)
-                found.append(ObservedObject(ours, parsed.object_id, parsed.kind, "current", size))
-        return found
-
-    def path_of(self, object_id: str, kind: str = "volume") -> Path:
-        return self.server.file(names.storpool_name(PREFIX, kind, object_id))
-
-    def strangers(self) -> list[str]:
-        """Return what was left between two calls of a copy."""
-        parsed = {name: names.parse_storpool_name(PREFIX, name) for name in self.server.names()}
-        return [
-            f"{name} is nobody's"
-            for name, found in parsed.items()
-            if not name.startswith("*") and (found is None or found.kind not in names.KINDS)
-        ]
+STORIES = (
+    "create", "create-from-snapshot", "create-clone", "delete", "unmanage", "extend", "extend-connected", "snapshot",
+    "delete-snapshot", "unmanage-snapshot", "revert", "manage", "manage-snapshot", "connect", "disconnect",
+    "remove-export", "update-migrated", "group-create", "group-update", "group-delete", "cgsnapshot",
+    "delete-cgsnapshot", "group-from-cgsnapshot",
+)
+#: stories with two workers on one cluster.
+PAIRS = ("migrate-by-the-driver", "complete-migration")
+FAST = Call("type_create", {"type_id": "@c", "name": "@c", "extra_specs": {"storpool_template": "fast"}})
+#: what StorPool has to do more for than the simulator.
+OWN = {
+    "retype": Scenario(
+        "retype", "retype", (*MARKED, FAST), Call("retype", {"volume_id": "@v", "new_type_id": "@c"}), lean=True
+    ),
+    "clone-across": Scenario(
+        "clone-across", "create_volume", (*MARKED, dataclasses.replace(FAST, arguments={
+            **FAST.arguments, "type_id": "@h", "name": "@h",
+        })), Call("create_volume", {"volume_id": "@c", "source_volid": "@v", "volume_type": "@h"}), lean=True,
+    ),
+    "group-from-group": Scenario(
+        "group-from-group", "create_consistencygroup_from_src", BY_NAME["cgsnapshot"].before,
+        Call("create_consistencygroup_from_src", {"group_id": "@h", "source_group_id": "@g"}), lean=True,
+    ),
+}
+DEVICES = Path(__file__).with_name("storpool_devices.py")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorPoolServer]:
     with StorPoolServer(tmp_path_factory.mktemp("storpool")) as made:
         yield made
+        assert made.refused() == []
 
 
 @pytest.fixture(scope="module")
 def stage(server: StorPoolServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    folder = tmp_path_factory.mktemp("stage")
-    conf = server.write_conf(folder / "storpool.conf", prefix=PREFIX, hosts={"compute": 2})
-    backend = {"volume_driver": "storpool", "storpool_config_file": str(conf), "storpool_template": "hybrid"}
-    made = Stage(folder / "daemon", backend=backend, outside=functools.partial(Cluster, server=server))
+    made = make_stage(server, tmp_path_factory.mktemp("stage"))
     made.start()
     yield made
     made.close()
-    assert server.refused() == []
 
 
-@pytest.mark.parametrize("name", STORIES)
-def test_a_kill_at_every_step(stage: Stage, name: str) -> None:
-    recorded = record(stage, dataclasses.replace(BY_NAME[name], inside=(), faults=()))
+def struck(stage: Stage, scenario: Scenario) -> None:
+    """Tell a story, and then with a kill at each of its steps."""
+    plain = dataclasses.replace(scenario, inside=(), faults=(), options=(), since="")
+    recorded = record(stage, plain)
     # The boundaries of the journal are the same on every driver and are struck on the simulator.
     kills = [kill for kill in recorded.strikes() if not kill.again and "/-/" not in kill.point]
-    assert {"before", "after"} <= {kill.point.rpartition("/")[2] for kill in kills}
+    if any("/-/" not in point for point in recorded.points):
+        assert {"before", "after"} <= {kill.point.rpartition("/")[2] for kill in kills}
+    else:
+        # Level-triggered: a row changes, and then what follows it.
+        kills = [kill for kill in recorded.strikes() if not kill.again]
+    assert kills
     assert {str(kill): found for kill in kills if (found := strike(stage, recorded, kill))} == {}
+
+
+@pytest.mark.parametrize("name", [*STORIES, *OWN])
+def test_a_kill_at_every_step(stage: Stage, name: str) -> None:
+    struck(stage, OWN.get(name) or BY_NAME[name])
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_kill_at_every_step_of_two_workers(server: StorPoolServer, tmp_path: Path, name: str) -> None:
+    server.reset()
+    made = make_stage(server, tmp_path / "pair", pair=True).start()
+    try:
+        struck(made, BY_NAME[name])
+    finally:
+        made.close()
+        server.reset()
+
+
+def test_kills_while_bytes_go_through_this_host(tmp_path: Path) -> None:
+    if reason := namespace.missing():
+        pytest.fail(f"cannot run here: {reason}")
+    private = tmp_path / "private"
+    private.mkdir()
+    argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "-m", ""]
+    argv += ["--basetemp", str(tmp_path / "inside"), str(DEVICES)]
+    done = subprocess.run(
+        namespace.command(private, argv), capture_output=True, text=True, cwd=ROOT, timeout=1500, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 #: What is asked, over a volume @v with the template fast and its snapshot @s.

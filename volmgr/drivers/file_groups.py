@@ -175,11 +175,16 @@ class FileGroups(ConsistencyGroupVD, SnapshotVD, TrashVD, TargetVD, abstract=Tru
 
 
 def end_each(members: Sequence[Any], end: Callable[[Any], Any]) -> tuple[ModelUpdate, Updates]:
-    """End members one by one, as far as it goes; returns what a driver tells of that."""
+    """End members one by one, as far as it goes; returns what a driver tells of that.
+
+    :raises BackendDown: that is no member's failure; whoever repeats goes on where this ended.
+    """
     told = []
     for member in members:
         try:
             end(member)
+        except exception.BackendDown:
+            raise
         except exception.VolmgrError as error:
             LOG.warning("The group's member %s could not be deleted: %s", member.id, error)
             told.append({"id": member.id, "status": "error_deleting"})

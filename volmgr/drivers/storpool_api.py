@@ -49,12 +49,26 @@ class StorPoolAPI:
 
     :param timeout: seconds for one try; no further try begins once twice as many have passed.
     :param pauses: seconds between the tries, so also how many there are.
+    :param client: os-brick's client, by default one that goes where ``config`` says.
+    :param sleep, monotonic: the clock; that of the machine by default.
     """
 
-    def __init__(self, config: StorPoolConfig, timeout: float, pauses: Sequence[float] = PAUSES) -> None:
-        self._client = storpool_utils.StorPoolAPI(
+    def __init__(
+        self,
+        config: StorPoolConfig,
+        timeout: float,
+        pauses: Sequence[float] = PAUSES,
+        *,
+        client: storpool_utils.StorPoolAPI | None = None,
+        sleep: Callable[[float], Any] | None = None,
+        monotonic: Callable[[], float] | None = None,
+    ) -> None:
+        self._client = client or storpool_utils.StorPoolAPI(
             config.host, config.port, config.token.reveal(), timeout=timeout, transient_retries=0
         )
+        # By name at each call: green threads replace them.
+        self._sleep = sleep or (lambda seconds: time.sleep(seconds))
+        self._monotonic = monotonic or (lambda: time.monotonic())
         self._where = f"{config.host}:{config.port}"
         self._timeout = timeout
         self._pauses = tuple(pauses)
@@ -77,6 +91,11 @@ class StorPoolAPI:
         """Return all snapshots, ours and others'; os-brick's client has no method for it."""
         path = "/ctrl/1.0/MultiCluster/SnapshotsList"
         return list(self._read("SnapshotsList", lambda client: client._api_call("GET", path)))
+
+    def attachments(self) -> list[dict[str, Any]]:
+        """Return who has what attached; os-brick's client has no method for it."""
+        path = "/ctrl/1.0/MultiCluster/AttachmentsList"
+        return list(self._read("AttachmentsList", lambda client: client._api_call("GET", path)))
 
     def volume(self, name: str) -> dict[str, Any] | None:
         """Return a volume, None if there is none of that name."""
@@ -112,7 +131,7 @@ class StorPoolAPI:
 
     def _tries(self, what: str, send: Send, settled: Callable[[], bool] | None) -> Any:
         # Time for a try that times out and a second one.
-        deadline = time.monotonic() + 2 * self._timeout
+        deadline = self._monotonic() + 2 * self._timeout
         for pause in (*self._pauses, None):
             try:
                 return self._once(send)
@@ -124,13 +143,13 @@ class StorPoolAPI:
                 if settled is not None and settled():
                     LOG.info("%s had been done, only its answer was lost: %s", what, lost)
                     return None
-                if pause is None or time.monotonic() >= deadline:
+                if pause is None or self._monotonic() >= deadline:
                     raise exception.BackendDown(
                         f"StorPool's API at {self._where} does not answer to {what}: {lost}",
                         hint="See: storpool service list; and SP_API_HTTP_HOST of storpool.conf",
                     ) from lost
                 LOG.warning("%s is tried again in %g s: %s", what, pause, lost)
-            time.sleep(pause)
+            self._sleep(pause)
         raise AssertionError("the last try has no pause")
 
     def _once(self, send: Send) -> Any:

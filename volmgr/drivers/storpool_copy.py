@@ -281,8 +281,12 @@ def marked(work: str) -> dict[str, str]:
 
 def work_of(item: Mapping[str, Any]) -> str | None:
     """Return the mark of the work that made a volume or snapshot, None if its tags do not say it."""
-    found = (item.get("tags") or {}).get(WORK_TAG)
-    return None if found is None else str(found)
+    return (item.get("tags") or {}).get(WORK_TAG) or None
+
+
+def is_ours(item: Mapping[str, Any]) -> bool:
+    """Return whether a volume or snapshot has our tags."""
+    return OWN_TAGS.items() <= dict(item.get("tags") or {}).items()
 
 
 def global_name(item: Mapping[str, Any]) -> str:

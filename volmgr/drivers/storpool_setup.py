@@ -149,6 +149,7 @@ class StorPoolSetup(VolumeDriver, abstract=True):
             # Both names are in use for it: that a copy may leave out what was never written.
             "sparse_volume_copy": True,
             "sparse_copy_volume": True,
+            "consistencygroup_support": True,
             "pools": pools,
         }
 

@@ -462,12 +462,6 @@ class TestStatistics:
         bench.server.forget_calls()
 
     def test_what_it_cannot_do_is_not_claimed(self) -> None:
-        for verb in (
-            "local_path",
-            "manage_existing",
-            "trash_volume",
-            "create_cgsnapshot",
-            "initialize_connection_snapshot",
-        ):
+        for verb in ("local_path", "trash_volume", "clone_image", "initialize_connection_snapshot"):
             assert not StorPoolDriver.supports(verb), verb
         assert supports(StorPoolDriver(), "retype")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from volmgr import exception
+from volmgr import exception, names
 from volmgr.testing.storpool.process import StorPoolServer
 from volmgr.types import GiB, Snapshot, Volume
 
@@ -30,11 +30,20 @@ class Scene:
     volume: Volume = field(init=False)
     snapshot: Snapshot = field(init=False)
     made: Volume = field(init=False)
+    other: Volume = field(init=False)
+    twin: Volume = field(init=False)
+    beside: Snapshot = field(init=False)
+
+    def known(self) -> set[str]:
+        """Return StorPool's names of everything that may be there at the end."""
+        items = (self.volume, self.snapshot, self.made, self.other, self.twin, self.beside)
+        return {self.bench.name(item) for item in items}
 
     def __post_init__(self) -> None:
         self.volume = self.bench.created(1, "fast", DATA)
         self.snapshot = self.bench.snapped(self.volume)
         self.made = self.bench.volume(2, "fast")
+        self.other, self.twin, self.beside = self.volume, self.made, self.snapshot
 
     def has(self, resource: Volume | Snapshot, size: int, data: bytes = DATA) -> bool:
         bench = self.bench
@@ -62,6 +71,33 @@ def _exchange(scene: Scene) -> Any:
     return scene.bench.driver.update_migrated_volume(None, scene.volume, scene.made, "available")
 
 
+def _set_of_two(scene: Scene) -> None:
+    """Make a record of a snapshot of a second volume, beside one of the first."""
+    scene.other = scene.bench.created(1, "fast", DATA)
+    scene.snapshot, scene.beside = scene.bench.snapshot(scene.volume), scene.bench.snapshot(scene.other)
+
+
+def _group_of_two(scene: Scene) -> None:
+    """Make records of two volumes that are to come from two that are there; one goes to another template."""
+    scene.other = scene.bench.created(1, "fast", DATA)
+    scene.made, scene.twin = scene.bench.volume(1, "hybrid"), scene.bench.volume(1, "fast")
+
+
+def _take(scene: Scene) -> None:
+    scene.bench.driver.manage_existing(scene.made, {"source-name": FOREIGN})
+
+
+def _foreign(scene: Scene) -> None:
+    scene.bench.server.request_change("VolumeCreate", "", {"name": FOREIGN, "size": GiB, "template": "fast"})
+    scene.bench.server.write(FOREIGN, 0, DATA)
+
+
+def _foreign_snapshot(scene: Scene) -> None:
+    scene.bench.server.request_change("VolumeSnapshot", scene.bench.name(scene.volume), {"name": FOREIGN})
+    scene.snapshot = scene.bench.snapshot(scene.volume)
+
+
+FOREIGN = "somebody-s"
 _DIFF = {"extra_specs": {"storpool_template": ("fast", "hybrid")}}
 VERBS: dict[str, Verb] = {
     "create": Verb(
@@ -106,6 +142,48 @@ VERBS: dict[str, Verb] = {
         lambda scene: scene.bench.driver.retype(None, scene.volume, {}, _DIFF, {}),
         lambda scene: scene.bench.shown(scene.volume)["templateName"] == "hybrid",
     ),
+    "cgsnapshot": Verb(
+        lambda scene: scene.bench.driver.create_cgsnapshot(None, None, [scene.snapshot, scene.beside]),
+        lambda scene: scene.has(scene.snapshot, 1) and scene.has(scene.beside, 1),
+        _set_of_two,
+    ),
+    "group_from_group": Verb(
+        lambda scene: scene.bench.driver.create_consistencygroup_from_src(
+            None, None, [scene.made, scene.twin], source_vols=[scene.volume, scene.other]
+        ),
+        lambda scene: scene.has(scene.made, 1)
+        and scene.has(scene.twin, 1)
+        and scene.bench.shown(scene.made)["templateName"] == "hybrid",
+        _group_of_two,
+    ),
+    "delete_group": Verb(
+        lambda scene: scene.bench.driver.delete_consistencygroup(None, None, [scene.volume, scene.other]),
+        lambda scene: not scene.bench.server.names() - {scene.bench.name(scene.snapshot)},
+        lambda scene: setattr(scene, "other", scene.bench.created()),
+    ),
+    "delete_cgsnapshot": Verb(
+        lambda scene: scene.bench.driver.delete_cgsnapshot(None, None, [scene.snapshot]),
+        lambda scene: scene.bench.name(scene.snapshot) not in scene.bench.server.names(),
+    ),
+    "manage": Verb(_take, lambda scene: scene.has(scene.made, 2), _foreign),
+    "manage_snapshot": Verb(
+        lambda scene: scene.bench.driver.manage_existing_snapshot(scene.snapshot, {"source-name": FOREIGN}),
+        lambda scene: scene.has(scene.snapshot, 1),
+        _foreign_snapshot,
+    ),
+    "unmanage": Verb(
+        lambda scene: scene.bench.driver.unmanage(scene.volume),
+        lambda scene: names.unmanaged_name("volume", scene.volume.id) in scene.bench.server.names()
+        and scene.bench.name(scene.volume) not in scene.bench.server.names(),
+    ),
+    "unmanage_snapshot": Verb(
+        lambda scene: scene.bench.driver.unmanage_snapshot(scene.snapshot),
+        lambda scene: names.unmanaged_name("snapshot", scene.snapshot.id) in scene.bench.server.names(),
+    ),
+    "manageable": Verb(
+        lambda scene: scene.bench.driver.get_manageable_snapshots([], None, None, None, None, None),
+        lambda scene: len(scene.bench.driver.get_manageable_volumes([], None, None, None, None, None)) == 1,
+    ),
     "exchange": Verb(
         _exchange,
         lambda scene: scene.has(scene.made, 1) and scene.has(scene.volume, 2, bytes(9)),
@@ -140,15 +218,16 @@ def test_a_lost_answer_anywhere_is_settled(bench: Bench, name: str) -> None:
         for fault in FAULTS:
             scene = Scene(bench)
             verb.prepare(scene)
-            others = bench.server.names() - {bench.name(item) for item in (scene.volume, scene.snapshot, scene.made)}
+            others = bench.server.names() - scene.known()
             bench.server.faults({"call": "*", "skip": place, **fault})
             verb.do(scene)
             told = f"{name}: {fault} at call {place}, {calls[place]}"
             assert bench.server.faults_left() == 0, told
             assert verb.done(scene), told
             visible = {item for item in bench.server.names() - others if not item.startswith("*")}
-            known = {bench.name(item) for item in (scene.volume, scene.snapshot, scene.made)}
-            assert visible <= known, f"{told} leaves {visible - known}"
+            let_go = {item for item in visible if names.parse_unmanaged_name(item)}
+            assert visible - let_go <= scene.known(), f"{told} leaves {visible - scene.known()}"
+            assert bool(let_go) == name.startswith("unmanage")
             assert bench.server.refused() == []
             bench.server.reset()
 

@@ -23,6 +23,7 @@ RIGHT: dict[str, list[Any]] = {
     "SnapshotsList": [None],
     "Volume": [None],
     "VolumeGetInfo": [None],
+    "AttachmentsList": [None],
     "Snapshot": [None],
     "VolumeCreate": [
         {"name": "new", "size": SIZE, "template": "fast"},
@@ -34,6 +35,10 @@ RIGHT: dict[str, list[Any]] = {
     "VolumeDelete": [None],
     "VolumeRevert": [{"toSnapshot": SNAPSHOT}],
     "VolumeSnapshot": [{"name": "new"}],
+    "VolumesGroupSnapshot": [
+        {"volumes": [{"volume": VOLUME, "name": "new"}]},
+        {"volumes": [{"volume": VOLUME, "name": "new", "tags": {"a": "b"}}], "tags": {"c": "d"}},
+    ],
     "SnapshotUpdate": [{"template": "fast"}, {"tags": {"transient": "1.0"}}],
     "SnapshotDelete": [None],
     "VolumesReassign": [[{"volume": VOLUME, "detach": "all"}], [{"snapshot": SNAPSHOT, "ro": [1]}]],
@@ -77,10 +82,10 @@ def test_what_is_right_is_done(world: StorPoolServer, name: str, index: int) -> 
 
 #: Changes that make another right request.
 FINE = {("force", "True"), ("tags", "{}"), ("attachTimeout", "0")}
-WRONG = (None, True, -1, 0, 1.5, 4096 * 4096 * 4096 + 1, "a b", "", [], [[]], {}, {"x": []})
+WRONG: tuple[Any, ...] = (None, True, -1, 0, 1.5, 4096 * 4096 * 4096 + 1, "a b", "", [], [[]], {}, {"x": []})
 
 
-def _mutations(data: Any) -> Iterator[tuple[str, Any]]:
+def mutations(data: Any) -> Iterator[tuple[str, Any]]:
     """Return ``data`` with one thing changed, in every way in which that is wrong."""
     if isinstance(data, dict):
         yield "a key more", {**data, "unknownKey": 1}
@@ -90,14 +95,14 @@ def _mutations(data: Any) -> Iterator[tuple[str, Any]]:
             for wrong in WRONG:
                 if (key, repr(wrong)) not in FINE:
                     yield f"{key}={wrong!r}", {**data, key: wrong}
-            for what, changed in _mutations(value):
+            for what, changed in mutations(value):
                 if key != "tags":
                     yield f"{key}/{what}", {**data, key: changed}
     elif isinstance(data, list):
         yield "a list in a list", [data]
         yield "nothing in it", []
         for index, value in enumerate(data):
-            for what, changed in _mutations(value):
+            for what, changed in mutations(value):
                 yield f"{index}/{what}", [*data[:index], changed, *data[index + 1 :]]
     elif isinstance(data, int) and not isinstance(data, bool):
         yield "as a text with a letter", f"{data}x"
@@ -108,7 +113,7 @@ def test_every_change_of_what_is_right_is_refused(world: StorPoolServer, name: s
     right = RIGHT[name][index]
     before = world.names()
     tried = 0
-    for what, changed in _mutations(copy.deepcopy(right)):
+    for what, changed in mutations(copy.deepcopy(right)):
         status, reply = _post(world, name, changed)
         tried += 1
         assert status == 400 and reply["error"]["name"] == "invalidParam", f"{what}: {changed} is taken"

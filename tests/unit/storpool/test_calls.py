@@ -25,10 +25,13 @@ REQUESTS: dict[str, Any] = {
     "VolumeUpdate": sptypes.VolumeUpdateDesc,
     "VolumeRevert": sptypes.VolumeRevertDesc,
     "VolumeSnapshot": sptypes.VolumeSnapshotDesc,
+    "VolumesGroupSnapshot": sptypes.GroupSnapshotsSpec,
     "SnapshotUpdate": sptypes.SnapshotUpdateDesc,
     "VolumesReassignWait": sptypes.VolumesReassignWaitDesc,
 }
 REASSIGN = {"volume": sptypes.VolumeReassignDesc, "snapshot": sptypes.SnapshotReassignDesc}
+#: fields that are lists of objects, whose own fields are compared by themselves.
+LISTS = ("reassign", "volumes")
 PATHS = {
     "volumeNameOrGlobalId": sptypes.VolumeNameOrGlobalId,
     "snapshotNameOrGlobalId": sptypes.SnapshotNameOrGlobalId,
@@ -132,7 +135,7 @@ def test_requests_agree_with_the_package_field_by_field(name: str) -> None:
     needed = {key for key, attribute in theirs.items() if _refused_default(attribute)}
     assert needed <= set(schema.get("required", ())) | {key for key in needed if key not in _properties(schema)}
     for field, attribute in theirs.items():
-        if field in _properties(schema) and field != "reassign":
+        if field in _properties(schema) and field not in LISTS:
             assert _compare(f"{name}.{field}", attribute, _properties(schema)[field])
 
 
@@ -153,6 +156,14 @@ def test_reassignments_agree_with_the_package_field_by_field(kind: str) -> None:
         assert _compare(f"{kind}.{field}", theirs[field], part)
 
 
+def test_group_snapshots_agree_with_the_package_field_by_field() -> None:
+    entry = DATA["calls"]["VolumesGroupSnapshot"]["request"]["properties"]["volumes"]["items"]
+    theirs = sptypes.GroupSnapshotSpec.__jsonAttrDefs__
+    assert set(_properties(entry)) == set(theirs)
+    for field, part in _properties(entry).items():
+        assert _compare(f"VolumesGroupSnapshot.volumes.{field}", theirs[field], part)
+
+
 @pytest.mark.parametrize("name", sorted(PATHS))
 def test_names_in_paths_agree_with_the_package(name: str) -> None:
     texts = [value for value in PROBES if isinstance(value, str)]
@@ -166,6 +177,8 @@ def test_answers_name_only_what_the_package_knows() -> None:
         "volumeSummary": (sptypes.VolumeInfo,),
         "snapshotSummary": (sptypes.SnapshotSummary,),
         "template": (sptypes.VolumeTemplateDesc,),
+        "groupSnapshot": (sptypes.GroupSnapshotResult,),
+        "attachment": (sptypes.AttachmentDesc,),
         "disk": (sptypes.UpDiskSummary, sptypes.DownDiskSummary),
     }
     for definition, theirs in classes.items():

@@ -22,9 +22,12 @@ class Pair(Stage):
     """A stage with a second daemon, ``node@two``, beside ``node@b``.
 
     :param shared: both over one store, so that the driver moves volumes by itself.
+    :param second: options of the second one's backend; the simulator by default.
     """
 
-    def __init__(self, folder: Path, *, shared: bool = False, **options: Any) -> None:
+    def __init__(
+        self, folder: Path, *, shared: bool = False, second: dict[str, Any] | None = None, **options: Any
+    ) -> None:
         # What is made without a place goes to the first.
         super().__init__(folder, goodness_function="100", **options)
         store = folder / ("sim" if shared else "other/sim")
@@ -33,7 +36,7 @@ class Pair(Stage):
             options={
                 "state_path": str(self.daemon.state), "enabled_backends": "two", "report_interval": 1,
             },
-            sections={"two": {
+            sections={"two": second or {
                 "volume_driver": "sim", "target_helper": "fake", "sim_store_path": str(store),
                 "sim_faults_file": str(self._faults), "target_ip_address": "127.0.0.1",
             }},

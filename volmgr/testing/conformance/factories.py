@@ -262,9 +262,13 @@ class StorPool(DriverFactory):
             return device.read(length)
 
     def write(self, driver: Any, resource: Volume | Snapshot, offset: int, data: bytes) -> None:
-        with self._server.file(driver.storpool_name(resource)).open("r+b") as device:
-            device.seek(offset)
-            device.write(data)
+        kind = "snapshot" if isinstance(resource, Snapshot) else "volume"
+        self._server.write(driver.storpool_name(resource), offset, data, kind=kind)
+
+    def foreign(self, driver: Any, name: str, size_bytes: int, data: bytes) -> bool:
+        self._server.request_change("VolumeCreate", "", {"name": name, "size": size_bytes, "replication": 1})
+        self._server.write(name, 0, data)
+        return True
 
     def neighbour(self, driver: Any, folder: pathlib.Path) -> Any:
         return self._made(folder, "other@neighbour")

@@ -25,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--seed", type=int, help="run the schedule of one seed")
     what.add_argument("--plan", metavar="JSON", help="run one plan, as a failure printed it; - reads it from stdin")
     what.add_argument("--systematic", action="store_true", help="every pair of verbs, a crash at every yield point")
+    made.add_argument("--room", choices=("sim", "storpool"), default="sim", help="which driver (default sim)")
     made.add_argument("--first", type=int, default=1, metavar="SEED", help="the first seed of a run (default 1)")
     made.add_argument("--seeds", type=int, metavar="N", help="how many seeds (default: until the time is over)")
     made.add_argument("--minutes", type=float, default=5.0, help="for how long (default 5)")
@@ -47,19 +48,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     from volmgr.testing.simulation import explore, generate
     from volmgr.testing.simulation.bench import Bench
     from volmgr.testing.simulation.plan import Plan
+    from volmgr.testing.simulation.storpool import StorPoolRoom
 
-    bench = Bench()
+    bench = Bench(StorPoolRoom() if arguments.room == "storpool" else None)
     try:
         if arguments.plan is not None:
             text = sys.stdin.read() if arguments.plan == "-" else arguments.plan
             return _one(bench, Plan.from_json(text), arguments)
         if arguments.seed is not None:
-            return _one(bench, generate.random_plan(arguments.seed), arguments)
+            plan = bench.room.fit(generate.random_plan(arguments.seed))
+            return _one(bench, plan, arguments) if plan is not None else 0
         plans: Iterable[Plan]
         if arguments.systematic:
             plans = explore.systematic(bench, every=arguments.every, offset=arguments.first)
         else:
-            plans = explore.seeds(arguments.first, arguments.seeds)
+            plans = explore.seeds(arguments.first, arguments.seeds, bench.room)
         began = time.process_time()
         report = explore.explore(bench, plans, seconds=arguments.minutes * 60, stop_at=arguments.stop_at)
         _tell(bench, report, time.process_time() - began, shrink=arguments.shrink)
@@ -92,7 +95,7 @@ def _tell(bench: Bench, report: Report, processor_seconds: float, *, shrink: boo
     for plan, found in report.failures:
         small = explore.shrink(bench, plan) if shrink else plan
         print(f"\nWRONG (order {plan.order}): " + "\n  ".join(found))
-        print(f"  again: python -m volmgr.testing.simulation -v --plan '{small.to_json()}'")
+        print(f"  again: python -m volmgr.testing.simulation --room {bench.room.name} -v --plan '{small.to_json()}'")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ was committed.
 
 from __future__ import annotations
 
-import copy
 import os
 import sqlite3
 import tempfile
@@ -19,10 +18,9 @@ from typing import Any
 from volmgr import conf as config
 from volmgr import crypto
 from volmgr.db import schema, services
-from volmgr.drivers.options import Configuration
 from volmgr.drivers.sim import MemoryStore
-from volmgr.drivers.sim.driver import SimDriver
 from volmgr.testing.simulation.database import SimDatabase
+from volmgr.testing.simulation.rooms import Room, SimRoom, copied
 
 HOST = "node@b"
 _CONFIG = """[DEFAULT]
@@ -31,9 +29,6 @@ host = node
 enabled_backends = b
 reconcile_interval = 20
 [b]
-volume_driver = sim
-target_helper = fake
-target_ip_address = 127.0.0.1
 """
 #: by table: what is written down of a row's change.
 _NOTED = {
@@ -74,7 +69,7 @@ class Beginning:
     """
 
     database: sqlite3.Connection
-    store: MemoryStore
+    store: Any
     exports: dict[str, Any]
     backups: dict[str, bytes] = field(default_factory=dict)
     replicas: MemoryStore = field(default_factory=lambda: MemoryStore("replicas"))
@@ -82,15 +77,19 @@ class Beginning:
 
 
 class Bench:
-    """See the module; :meth:`close` removes its folder."""
+    """See the module; :meth:`close` removes its folder.
 
-    def __init__(self) -> None:
+    :param room: which driver the schedules run; the simulator by default.
+    """
+
+    def __init__(self, room: Room | None = None) -> None:
+        self.room = room or SimRoom()
         shared = "/dev/shm"
         place = shared if os.access(shared, os.W_OK) else None
         self._folder = tempfile.TemporaryDirectory(prefix="volmgr-simulation-", dir=place)
         folder = Path(self._folder.name)
         file = folder / "volmgr.conf"
-        file.write_text(_CONFIG.format(folder=folder))
+        file.write_text(_CONFIG.format(folder=folder) + self.room.furnish(folder))
         self.conf = config.load(["--config-file", str(file)])
         (self.options,) = config.backends(self.conf)
         self.database = SimDatabase(f"sqlite:///{folder}/volmgr.sqlite")
@@ -100,8 +99,7 @@ class Bench:
             for statement in (HISTORY, *_triggers()):
                 conn.exec_driver_sql(statement)
             services.register(conn, HOST, topic="volume", rpc_version="1.0", incarnation="simulated")
-        self.driver_options = Configuration({"volume_backend_name": "pool"}, SimDriver.get_driver_options())
-        self._empty = self.keep(MemoryStore("sim"), {})
+        self._empty = self.keep(self.room.store(), {})
         self.stages: dict[Any, Beginning] = {}
 
     def _raw(self) -> Any:
@@ -109,7 +107,7 @@ class Bench:
 
     def keep(
         self,
-        store: MemoryStore,
+        store: Any,
         exports: dict[str, Any],
         backups: dict[str, bytes] | None = None,
         replicas: MemoryStore | None = None,
@@ -125,9 +123,9 @@ class Bench:
         finally:
             connection.close()
         kept = copied(replicas or MemoryStore("replicas"))
-        return Beginning(database, copied(store), dict(exports), dict(backups or {}), kept, dict(keys or {}))
+        return Beginning(database, self.room.copy(store), dict(exports), dict(backups or {}), kept, dict(keys or {}))
 
-    def reset(self, beginning: Beginning | None) -> tuple[MemoryStore, dict[str, Any]]:
+    def reset(self, beginning: Beginning | None) -> tuple[Any, dict[str, Any]]:
         """Make the database as it was; returns copies of the store and of the target's exports."""
         beginning = beginning or self._empty
         connection = self._raw()
@@ -135,7 +133,7 @@ class Bench:
             beginning.database.backup(connection.dbapi_connection)
         finally:
             connection.close()
-        return copied(beginning.store), dict(beginning.exports)
+        return self.room.copy(beginning.store), dict(beginning.exports)
 
     def raw(self, statement: str) -> list[Any]:
         """Return the rows of a SELECT, past everything that counts, caches or yields."""
@@ -155,11 +153,3 @@ class Bench:
             beginning.database.close()
         self.database.close()
         self._folder.cleanup()
-
-
-def copied(store: MemoryStore) -> MemoryStore:
-    """Return a store with the same objects."""
-    made = MemoryStore(store.name)
-    made._objects = copy.deepcopy(store._objects)
-    made._provisioned = store._provisioned
-    return made

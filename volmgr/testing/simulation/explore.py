@@ -8,11 +8,12 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from volmgr.drivers.sim import SimDriver
 from volmgr.testing.simulation import generate
 from volmgr.testing.simulation.bench import Bench
 from volmgr.testing.simulation.plan import Plan
+from volmgr.testing.simulation.rooms import Room
 from volmgr.testing.simulation.stages import make_world
 from volmgr.testing.simulation.world import Outcome
 
@@ -36,7 +37,7 @@ def run(
     plan: Plan,
     *,
     trace: Callable[[str], None] | None = None,
-    driver: type[SimDriver] = SimDriver,
+    driver: type[Any] | None = None,
     places: bool = False,
 ) -> Outcome:
     """Run one plan."""
@@ -56,7 +57,7 @@ def explore(
     *,
     seconds: float | None = None,
     stop_at: int = 10,
-    driver: type[SimDriver] = SimDriver,
+    driver: type[Any] | None = None,
 ) -> Report:
     """Run plans until there are no more, the time is over, or enough of them were wrong."""
     report = Report()
@@ -76,11 +77,16 @@ def explore(
     return report
 
 
-def seeds(first: int, count: int | None = None) -> Iterator[Plan]:
-    """Yield the plans of consecutive seeds, without end if ``count`` is None."""
+def seeds(first: int, count: int | None = None, room: Room | None = None) -> Iterator[Plan]:
+    """Yield the plans of consecutive seeds, without end if ``count`` is None.
+
+    :param room: leaves out those that mean nothing to it; the simulator knows all.
+    """
     number = first
     while count is None or number < first + count:
-        yield generate.random_plan(number)
+        plan = generate.random_plan(number)
+        if (fitting := plan if room is None else room.fit(plan)) is not None:
+            yield fitting
         number += 1
 
 
@@ -92,14 +98,16 @@ def systematic(bench: Bench, *, every: int = 1, offset: int = 0) -> Iterator[Pla
     """
     pairs = list(generate.pairs())
     random.Random(offset).shuffle(pairs)
-    for number, plan in enumerate(pairs):
-        plan = plan.but(order=number + offset)
+    for number, pair in enumerate(pairs):
+        plan = bench.room.fit(pair.but(order=number + offset))
+        if plan is None:
+            continue
         outcome = run(bench, plan, places=True)
         yield plan
         yield from generate.crashes(plan, outcome.places, every, offset + number)
 
 
-def shrink(bench: Bench, plan: Plan, *, tries: int = 400, driver: type[SimDriver] = SimDriver) -> Plan:
+def shrink(bench: Bench, plan: Plan, *, tries: int = 400, driver: type[Any] | None = None) -> Plan:
     """Return a plan that is still wrong and has no request, strike, copy or disorder that it can do without."""
     best, left = plan, tries
 

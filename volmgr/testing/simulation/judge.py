@@ -55,10 +55,11 @@ _EMPTIED = ("volumes", "snapshots", "backups", "groups", "cgsnapshots", "attachm
 
 def judge(world: World) -> None:
     """Add what is wrong to the world's findings."""
-    abandoned = _steer(world)
+    abandoned = _steer(world) or world.bench.room.mended(world.plan)
     _go_back(world)
     _whole(world, "at rest", target=not _hurt(world), orphans=abandoned)
     _legal(world)
+    world.found += world.bench.room.wrong(world.store)
     if world.found:
         return
     before = dump(world)
@@ -131,7 +132,9 @@ def _exports(world: World) -> Exports:
 def _served(world: World) -> list[str]:
     """Return where what the target serves differs from what a sync would make of SQL now."""
     exports, there = _exports(world), dict(world.target.exports)
-    found = []
+    found: list[str] = []
+    if not world.bench.room.exports:
+        return found
     for kind in names.KINDS:
         with Transaction(world.bench.database, write=False) as conn:
             ids = export_rows.ids(conn, kind, exports.settings.host)

@@ -21,7 +21,8 @@ FOLLOWING: dict[str | None, tuple[str | None, ...]] = {
     None: ("queued", "running", "done", "failed"),
     "queued": ("running", "failed", "done", None),
     "running": ("undoing", "parked", "done", "failed"),
-    "undoing": ("parked", "failed"),
+    # Where one pool refused what another may take, it is asked for again.
+    "undoing": ("parked", "failed", "queued"),
     "parked": ("running", "undoing", "failed"),
     "done": (),
     "failed": (),

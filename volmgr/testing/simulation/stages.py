@@ -81,7 +81,8 @@ STAGES: dict[str, tuple[Request, ...]] = {
 def begin(bench: Bench, stage: str) -> Beginning:
     """Return a stage of :data:`STAGES`."""
     if stage not in bench.stages:
-        *before, last = STAGES[stage] or (None,)
+        asked = tuple(item for item in map(bench.room.ask, STAGES[stage]) if item is not None)
+        *before, last = asked or (None,)
         if last is _BACKUP:
             # What is backed up has bytes.
             ground = make(bench, Plan(tuple(before), order=1, switch=0.0))
@@ -89,7 +90,7 @@ def begin(bench: Bench, stage: str) -> Beginning:
             bench.stages[stage] = make(bench, Plan((last,), order=1, switch=0.0), ground)
             ground.database.close()
         else:
-            bench.stages[stage] = make(bench, Plan(STAGES[stage], order=1, switch=0.0))
+            bench.stages[stage] = make(bench, Plan(asked, order=1, switch=0.0))
     return bench.stages[stage]
 
 

@@ -81,7 +81,7 @@ class SimWorker(Worker):
         life: Life,
         database: SimDatabase,
         cipher: Cipher,
-        driver: SimDriver,
+        driver: Any,
         retention: int = 0,
         audits: bool = False,
         backups: BackupStore | None = None,

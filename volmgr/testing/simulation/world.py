@@ -14,18 +14,19 @@ from typing import Any
 
 from volmgr import exception, types
 from volmgr.context import RequestContext
-from volmgr.drivers.sim import MemoryStore, SimDriver
+from volmgr.drivers.sim import MemoryStore
 from volmgr.images.base import ImageInfo
 from volmgr.targets.base import TargetConfig
 from volmgr.testing.backups import MemoryStore as BackupMemory
 from volmgr.testing.images import MemoryImages, MemoryImageStore
 from volmgr.testing.simulation import judge, orphans
-from volmgr.testing.simulation.bench import HOST, Beginning, Bench, copied
+from volmgr.testing.simulation.bench import HOST, Beginning, Bench
 from volmgr.testing.simulation.database import CommitLost
 from volmgr.testing.simulation.plan import Plan, Request, Strike, uuid_of
 from volmgr.testing.simulation.randomness import seeded
+from volmgr.testing.simulation.rooms import copied
 from volmgr.testing.simulation.scheduler import Life, Scheduler, Stuck
-from volmgr.testing.simulation.worker import SimTarget, SimWorker, make_driver
+from volmgr.testing.simulation.worker import SimTarget, SimWorker
 
 PREFIX = "iqn.2010-10.org.openstack:"
 WAIT_TRIES = 200
@@ -77,7 +78,8 @@ class _Errors(logging.Handler):
 class World:
     """See the module.
 
-    :param driver: the class of the driver. :param trace: called with a line for everything that happens.
+    :param driver: another class of the driver than the room's.
+    :param trace: called with a line for everything that happens.
     :param places: whether :attr:`Outcome.places` is wanted.
     """
 
@@ -88,7 +90,7 @@ class World:
         *,
         beginning: Beginning | None = None,
         start: float = 1000.0,
-        driver: type[SimDriver] = SimDriver,
+        driver: type[Any] | None = None,
         trace: Callable[[str], None] | None = None,
         places: bool = False,
     ) -> None:
@@ -142,7 +144,7 @@ class World:
                 if thread is not None and not thread.held:
                     self.scheduler.wait(lambda: False, strike.seconds, "delayed")
             else:
-                raise exception.by_code(strike.error)("A fault was ordered here")
+                raise self.bench.room.fault(strike)
 
     def crash(self) -> None:
         """End the worker's life at once."""
@@ -163,8 +165,8 @@ class World:
             self.scheduler.spawn(life, f"{life.name}/start", lambda life=life: self._begin(life))  # type: ignore[misc]
 
     def _begin(self, life: Life) -> None:
-        driver = make_driver(
-            self.driver_class, self.bench.driver_options, HOST, self.target, self.store, self.scheduler,
+        driver = self.bench.room.driver(
+            self.driver_class, HOST, self.target, self.store, self.scheduler,
             replica_store=self.replicas, active_backend_id=self._active(),
         )
         worker = SimWorker(

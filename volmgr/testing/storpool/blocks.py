@@ -36,6 +36,12 @@ class Blocks:
         """Give an object another size in bytes; what is new reads as zeros."""
         os.truncate(self.path(number), size)
 
+    def write(self, number: int, offset: int, data: bytes) -> None:
+        """Write ``data`` into an object."""
+        with self.path(number).open("r+b") as file:
+            file.seek(offset)
+            file.write(data)
+
     def remove(self, number: int) -> None:
         """Remove an object."""
         self.path(number).unlink(missing_ok=True)
@@ -56,6 +62,67 @@ class Blocks:
     def numbers(self) -> set[int]:
         """Return the objects that are there."""
         return {int(entry.name) for entry in self.folder.iterdir()}
+
+
+class MemoryBlocks:
+    """The same in memory, for a cluster inside a test's own process: an object is its size and pieces by place."""
+
+    PIECE = 4096
+
+    def __init__(self) -> None:
+        self._objects: dict[int, tuple[int, dict[int, bytes]]] = {}
+
+    def twin(self) -> MemoryBlocks:
+        """Return others with the same bytes."""
+        made = MemoryBlocks()
+        made._objects = {number: (size, dict(pieces)) for number, (size, pieces) in self._objects.items()}
+        return made
+
+    def path(self, number: int) -> Path:
+        """Refuse: there is no file.
+
+        :raises LookupError: always.
+        """
+        raise LookupError(f"object {number} is in memory and has no file")
+
+    def create(self, number: int, size: int) -> None:
+        """Make an object of ``size`` bytes, all zeros."""
+        self._objects[number] = size, {}
+
+    def resize(self, number: int, size: int) -> None:
+        """Give an object another size in bytes; what is new reads as zeros."""
+        _old, pieces = self._objects[number]
+        kept = {place: data for place, data in pieces.items() if (place + 1) * self.PIECE <= size}
+        self._objects[number] = size, kept
+
+    def write(self, number: int, offset: int, data: bytes) -> None:
+        """Write ``data`` into an object."""
+        _size, pieces = self._objects[number]
+        while data:
+            place, inside = divmod(offset, self.PIECE)
+            part = data[: self.PIECE - inside]
+            old = pieces.get(place, bytes(self.PIECE))
+            pieces[place] = old[:inside] + part + old[inside + len(part) :]
+            offset, data = offset + len(part), data[len(part) :]
+
+    def read(self, number: int, offset: int, length: int) -> bytes:
+        """Return bytes of an object."""
+        _size, pieces = self._objects[number]
+        first, last = offset // self.PIECE, (offset + length - 1) // self.PIECE
+        whole = b"".join(pieces.get(place, bytes(self.PIECE)) for place in range(first, last + 1))
+        return whole[offset - first * self.PIECE :][:length]
+
+    def remove(self, number: int) -> None:
+        """Remove an object."""
+        self._objects.pop(number, None)
+
+    def copy(self, source: int, number: int, size: int) -> None:
+        """Give object ``number`` the bytes of ``source``, and ``size`` bytes in all; what it was is replaced."""
+        self._objects[number] = size, dict(self._objects[source][1])
+
+    def numbers(self) -> set[int]:
+        """Return the objects that are there."""
+        return set(self._objects)
 
 
 def _copy_data(old: int, new: int) -> None:

@@ -2,11 +2,12 @@
 """A StorPool cluster in small: what it holds, and what each call does to that. Knows no HTTP.
 
 Every call is one act under one lock and is on disk before it is answered, so a server that is killed and started again
-on the same folder goes on where it was.
+on the same folder goes on where it was. Without a folder all of it is in memory.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import threading
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from volmgr.testing.storpool.attachments import Attachments
-from volmgr.testing.storpool.blocks import Blocks
+from volmgr.testing.storpool.blocks import Blocks, MemoryBlocks
 from volmgr.testing.storpool.contract import ApiError
 from volmgr.testing.storpool.devices import Devices
 from volmgr.testing.storpool.world import DISKS, TEMPLATES, Item, World
@@ -26,19 +27,34 @@ OBJECT_BYTES = 32 * 1024 * 1024
 class Cluster:
     """The verbs of the API, by the names of their calls.
 
-    :param folder: where state and bytes are. :param clients: the ids of the clients that are registered.
+    :param folder: where state and bytes are, None for memory.
+    :param clients: the ids of the clients that are registered.
     :param devices: where links to attached volumes appear, None for nowhere.
     """
 
-    def __init__(self, folder: Path, clients: set[int], devices: Devices | None = None) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path | None, clients: set[int], devices: Devices | None = None) -> None:
         self.lock = threading.RLock()
-        self.blocks = Blocks(folder / "data")
-        self._file = folder / "state.json"
         self._devices = devices
-        self.world = World.load(self._file) if self._file.exists() else World()
+        self._file: Path | None = None
+        self.blocks: Blocks | MemoryBlocks = MemoryBlocks()
+        self.world = World()
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.blocks = Blocks(folder / "data")
+            self._file = folder / "state.json"
+            if self._file.exists():
+                self.world = World.load(self._file)
         self.attachments = Attachments(self.world, clients)
         self._forget_half_made()
+
+    def twin(self) -> Cluster:
+        """Return another cluster with the same in it, both in memory."""
+        assert isinstance(self.blocks, MemoryBlocks)
+        made = Cluster(None, self.attachments.clients)
+        made.world = copy.deepcopy(self.world)
+        made.attachments = Attachments(made.world, self.attachments.clients)
+        made.blocks = self.blocks.twin()
+        return made
 
     # --- looking ------------------------------------------------------------------------------------------------
 
@@ -72,6 +88,20 @@ class Cluster:
     def do_VolumeGetInfo(self, argument: str, _data: None) -> dict[str, Any]:
         detail = {"disksCount": len(DISKS), "objectsPerDisk": {}, "objectsPerChain": [], "objectsPerDiskSet": []}
         return {**self._summary(self.find("volume", argument)), **detail}
+
+    def do_AttachmentsList(self, _argument: str, _data: None) -> list[dict[str, Any]]:
+        return [
+            {
+                "volume": item.name,
+                "snapshot": item.kind == "snapshot",
+                "client": client,
+                "rights": rights,
+                "pos": item.number,
+                "globalId": item.global_id,
+            }
+            for item in self.world.items.values()
+            for client, rights in self.attachments.of(item).items()
+        ]
 
     # --- volumes ------------------------------------------------------------------------------------------------
 
@@ -133,6 +163,35 @@ class Cluster:
         self._free_name("snapshot", data["name"])
         made = self._snapshot_of(item, name=data["name"], bound=data.get("bind", False), tags=data.get("tags", {}))
         return self._done(snapshotGlobalId=made.global_id)
+
+    def do_VolumesGroupSnapshot(self, _argument: str, data: dict[str, Any]) -> dict[str, Any]:
+        wanted = [(self.find("volume", entry["volume"]), entry) for entry in data["volumes"]]
+        for found, what in (
+            ([item.number for item, _entry in wanted], "volume"),
+            ([entry["name"] for _item, entry in wanted], "name"),
+        ):
+            if len(set(found)) < len(found):
+                raise ApiError("invalidParam", f"VolumesGroupSnapshot: a {what} comes twice")
+        for _item, entry in wanted:
+            self._free_name("snapshot", entry["name"])
+        # One lock holds off every other call, and whoever writes through the server: all are of one instant.
+        made = []
+        for item, entry in wanted:
+            tags = {**data.get("tags", {}), **entry.get("tags", {})}
+            made.append((item, self._snapshot_of(item, name=entry["name"], tags=tags)))
+        self._done()
+        return {
+            "snapshots": [
+                {
+                    "volume": item.name,
+                    "volumeGlobalId": item.global_id,
+                    "snapshot": snapshot.name,
+                    "snapshotGlobalId": snapshot.global_id,
+                    "remoteId": snapshot.global_id,
+                }
+                for item, snapshot in made
+            ]
+        }
 
     def _snapshot_of(self, volume: Item, *, name: str | None, **marks: Any) -> Item:
         """Make a snapshot, which becomes the parent of its volume."""
@@ -235,10 +294,19 @@ class Cluster:
         """Write the state down and return the reply."""
         self.world.generation += 1
         self._collect()
-        draft = self._file.with_suffix(".new")
-        draft.write_text(json.dumps(self.world.dump()))
-        os.replace(draft, self._file)
+        if self._file is not None:
+            draft = self._file.with_suffix(".new")
+            draft.write_text(json.dumps(self.world.dump()))
+            os.replace(draft, self._file)
         return {"ok": True, "generation": self.world.generation, **answer}
+
+    def write(self, kind: str, name: str, offset: int, data: bytes) -> None:
+        """Write as a client does, so that no snapshot of several volumes is taken in the midst of it.
+
+        :raises ApiError: there is no such volume.
+        """
+        with self.lock:
+            self.blocks.write(self.find(kind, name).number, offset, data)
 
     def _forget_half_made(self) -> None:
         for number in self.blocks.numbers() - set(self.world.items):

@@ -148,11 +148,19 @@ class StorPoolServer:
 
         :raises KeyError: there is none of that name.
         """
-        return Path(self._steer("GET", "files")[name])
+        return self.files()[name]
+
+    def files(self) -> dict[str, Path]:
+        """Return the file of every volume and snapshot, by its name."""
+        return {name: Path(path) for name, path in self._steer("GET", "files").items()}
+
+    def write(self, name: str, offset: int, data: bytes, *, kind: str = "volume") -> None:
+        """Write into a volume as its client does: between two calls of the API, never in the midst of one."""
+        self._steer("POST", "write", {"name": name, "offset": offset, "data": data.hex(), "kind": kind})
 
     def names(self) -> set[str]:
         """Return the names of all volumes and snapshots."""
-        return set(self._steer("GET", "files"))
+        return set(self.files())
 
     def reset(self) -> None:
         """Forget volumes, snapshots, faults and calls."""

@@ -3,7 +3,8 @@
 
 Steering: ``POST /contract/faults`` with a list of :mod:`volmgr.testing.storpool.faults`, ``GET`` for how many are left;
 ``GET /contract/calls`` for every call since the last ``POST`` to it; ``POST /contract/open`` with ``name``, ``client``,
-``open``; ``POST /contract/reset``. All of it needs the token, too.
+``open``; ``POST /contract/write`` with ``name``, ``offset``, ``data`` (hexadecimal), which writes as a client of the
+volume; ``POST /contract/reset``. All of it needs the token, too.
 """
 
 from __future__ import annotations
@@ -169,6 +170,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             with server.cluster.lock:
                 items = server.cluster.world.items.values()
                 return {"data": {item.name: str(server.cluster.blocks.path(item.number)) for item in items}}
+        elif (method, what) == ("POST", "write"):
+            kind, content = data.get("kind", "volume"), bytes.fromhex(data["data"])
+            server.cluster.write(kind, data["name"], data["offset"], content)
         elif (method, what) == ("POST", "reset"):
             server.faults.set([])
             server.cluster.reset()
