@@ -54,6 +54,7 @@ def violations(
         resources = {noun: rows(table) for noun, table, _machine in _MACHINES}
         offered = {row.volume_id for row in rows(models.transfers)}
         attachments, exports, grants = rows(models.attachments), rows(models.exports), rows(models.grants)
+        numbers = rows(models.luns)
     waits = now or utcnow()
     found = [
         f"operation {row.verb} {row.id} is {row.state}"
@@ -81,6 +82,7 @@ def violations(
     found += _statuses(resources["volume"], attachments)
     found += _quota(resources, quotas, reserved)
     found += _wholes(resources)
+    found += _numbers(exports, grants, numbers)
     stored = {noun: resources[noun] for noun in claims.STORED}
     seen = driver.observe() if driver is not None else storage
     if seen is not None:
@@ -146,9 +148,7 @@ def _quota(resources: dict[str, list[Any]], quotas: list[Any], reserved: list[An
     ]
 
 
-def _storage(
-    resources: dict[str, list[Any]], objects: list[Any], seen: Sequence[ObservedObject]
-) -> list[str]:
+def _storage(resources: dict[str, list[Any]], objects: list[Any], seen: Sequence[ObservedObject]) -> list[str]:
     recorded = {row.id: row for row in objects}
     there = {item.object_id for item in seen}
     embodied = {row.object_id for noun in claims.STORED for row in resources[noun] if row.status not in ("error",)}
@@ -169,6 +169,33 @@ def _object(row: Any, item: ObservedObject) -> list[str]:
     if item.state == "current" and item.size_bytes != row.size_bytes:
         return [f"{item.name} has {item.size_bytes} bytes, object {row.id} should have {row.size_bytes}"]
     return []
+
+
+def _numbers(exports: list[Any], grants: list[Any], numbers: list[Any]) -> list[str]:
+    """Return where the unit numbers of exports that share ports, and the grants, do not fit together."""
+    exported = {row.resource_id for row in exports}
+    found = [
+        f"number {row.lun} of {row.resource_id}, which has no export"
+        for row in numbers
+        if row.resource_id not in exported
+    ]
+    given = {(row.resource_id, row.initiator, row.lun) for row in numbers}
+    let_in = {(row.resource_id, wwpn) for row in grants for wwpn in row.wwpns or ()}
+    found += [
+        f"{row.initiator} keeps the number {row.lun} of {row.resource_id}, to which it is not let in"
+        for row in numbers
+        if row.initiator and (row.resource_id, row.initiator) not in let_in
+    ]
+    met: dict[tuple[str, int], str] = {}
+    for row in grants:
+        # Whoever has a target of its own for each export may use any number.
+        shares = row.peer_key.startswith("fc:") and row.resource_id in exported
+        for wwpn in (row.wwpns or ()) if shares else ():
+            if (row.resource_id, wwpn, row.lun) not in given:
+                found.append(f"{wwpn} has {row.resource_id} under the number {row.lun}, which nobody gave it")
+            if met.setdefault((wwpn, row.lun), row.resource_id) != row.resource_id:
+                found.append(f"{wwpn} has {row.resource_id} and {met[wwpn, row.lun]} under the number {row.lun}")
+    return found
 
 
 def _targets(

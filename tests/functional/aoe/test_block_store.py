@@ -138,6 +138,8 @@ def test_run_create_volume(node: Node) -> None:
     assert (found["status"], found["size"], found["host"].partition("@")[0]) == ("available", 1, "one")
     assert f"at e{SHELF}." in node.ask("why", resource_id=volume_id)["text"]
     assert node.processes() == [], "nobody was let in yet"
+    assert "serves nothing, as nobody is let in" in node.ask("why", resource_id=volume_id)["text"]
+    assert node.ask("audit")["findings"] == []
     answer = node.ask("delete_volume", volume_id=volume_id)
     node.client.api.wait_operation(node.client.context, answer["operation_id"])
     with pytest.raises(exception.VolumeNotFound):

@@ -34,6 +34,7 @@ reconcile_interval = 20
 volume_driver = sim
 target_helper = fake
 target_ip_address = 127.0.0.1
+aoe_last_shelf_id = 1
 """
 #: by table: what is written down of a row's change.
 _NOTED = {
