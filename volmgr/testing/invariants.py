@@ -36,12 +36,14 @@ def violations(
     storage: Sequence[ObservedObject] | None = None,
     targets: Sequence[ObservedExport] | None = None,
     now: datetime.datetime | None = None,
+    ungranted: bool = True,
 ) -> list[str]:
     """Return everything that is wrong, in words; nothing may be running.
 
     :param driver: with it, the storage that it sees is compared with the objects, too.
     :param storage: the same as somebody else than the driver saw it.
     :param targets: what the target serves, to be compared with the exports and grants.
+    :param ungranted: whether the target has exports that nobody is let in to.
     :param now: the time (UTC) by which an operation that waits for its time has none yet; by default the real one.
     """
     with database.reader() as conn:
@@ -88,7 +90,8 @@ def violations(
     if seen is not None:
         found += _storage(stored, objects, seen)
     if targets is not None:
-        found += _targets(stored, objects, exports, grants, targets)
+        expected = exports if ungranted else [row for row in exports if any(_is_of(row, each) for each in grants)]
+        found += _targets(stored, objects, expected, grants, targets)
     return found
 
 
@@ -214,15 +217,27 @@ def _targets(
         if item is None:
             found.append(f"the export of {row.resource_id} is not served")
             continue
-        allowed = tuple(sorted({each.initiator for each in grants if each.resource_id == row.resource_id}))
+        allowed = tuple(sorted({peer for each in grants if _is_of(row, each) for peer in _peers(each)}))
         if item.initiators != allowed:
             found.append(f"target {item.target_name} lets {item.initiators} in, the grants say {allowed}")
         wanted = of.get(row.resource_id, "")
-        if set(item.serials) != {serials.get(wanted)}:
+        # ATA over Ethernet has no serial that could be shown.
+        if row.shelf is None and set(item.serials) != {serials.get(wanted)}:
             found.append(f"target {item.target_name} shows serial {item.serials}, object {wanted} has another")
         if not item.paths or not all(path.endswith(wanted) for path in item.paths):
             found.append(f"target {item.target_name} serves {item.paths}, the volume is in object {wanted}")
     return found
+
+
+def _is_of(export: Any, grant: Any) -> bool:
+    return bool(grant.resource_id == export.resource_id)
+
+
+def _peers(grant: Any) -> list[str]:
+    """Return the names by which a target tells who is let in."""
+    if grant.peer_key.startswith("aoe:"):
+        return [":".join(mac[at : at + 2] for at in range(0, 12, 2)) for mac in grant.macs]
+    return [grant.initiator]
 
 
 def _embodied_or_broken(resources: dict[str, list[Any]]) -> set[str]:
