@@ -105,14 +105,12 @@ class HostConnector:
         """
         kind, data = connection_info["driver_volume_type"], dict(connection_info["data"])
         require_kernel(kind)
-        if kind == "aoe":
-            return str(aoe.AoEConnector().connect_volume(data)["path"])
         with _typed("connect"):
-            device: dict[str, Any] = self._protocol(kind).connect_volume(data)
+            device: dict[str, Any] = self.connector(kind).connect_volume(data)
         path = device["path"]
         path = path.decode() if isinstance(path, bytes) else str(path)
         if kind in SCSI:
-            check_serial(path, data.get("serial"))
+            check_serial(path, data.get("serial"), has_audit=kind != "fibre_channel")
         return path
 
     def extend(self, connection_info: Mapping[str, Any]) -> int:
@@ -122,7 +120,7 @@ class HostConnector:
         """
         kind, data = connection_info["driver_volume_type"], dict(connection_info["data"])
         with _typed("extend"):
-            return int(self._protocol(kind).extend_volume(data))
+            return int(self.connector(kind).extend_volume(data))
 
     def disconnect(self, connection_info: Mapping[str, Any]) -> None:
         """Flush and remove the block device of a connection; one that is gone already is success.
@@ -130,17 +128,17 @@ class HostConnector:
         :raises BackendDown: it is in use, or cannot be flushed.
         """
         kind, data = connection_info["driver_volume_type"], dict(connection_info["data"])
-        if kind == "aoe":
-            aoe.AoEConnector().disconnect_volume(data)
-            return
         with _typed("disconnect"):
             if kind == "storpool":
-                _storpool_disconnect(self._protocol(kind), data)
+                _storpool_disconnect(self.connector(kind), data)
             else:
-                self._protocol(kind).disconnect_volume(data, None)
+                self.connector(kind).disconnect_volume(data, None)
 
-    def _protocol(self, kind: str) -> Any:
-        name = PROTOCOLS[kind][0]
+    def connector(self, driver_volume_type: str) -> Any:
+        """Return what connects a protocol's volumes: os-brick's connector, or ours with the same methods."""
+        if driver_volume_type == "aoe":
+            return aoe.AoEConnector()
+        name = PROTOCOLS[driver_volume_type][0]
         return self._os_brick().InitiatorConnector.factory(
             name, "", use_multipath=self.multipath, device_scan_attempts=self.scan_attempts
         )
@@ -199,21 +197,27 @@ def _storpool_disconnect(protocol: Any, data: Mapping[str, Any]) -> None:
             raise
 
 
-def check_serial(path: str, serial: str | None, root: str = "/") -> None:
+def check_serial(path: str, serial: str | None, root: str = "/", *, has_audit: bool = True) -> None:
     """Check that a block device is the volume with this serial, by every path of it.
 
     A LUN number can be given to another volume, and a volume made again under its old id, while a disk of before is
     still in the kernel: it has the old one's size and what was cached of it, and would write that to the new one.
 
     :param serial: what connection_info says; None if its driver does not know.
+    :param has_audit: whether an audit of the host looks at disks of this transport.
     :raises Inconsistent: a disk says another one.
     """
     wrong = {name: said for name, said in sysfs.serials(path, root).items() if serial and said != serial}
     if wrong:
         said = ", ".join(f"{name} says {value or 'nothing'}" for name, value in sorted(wrong.items()))
+        away = (
+            "volmgr host audit --fix"
+            if has_audit
+            else "; ".join(f"echo 1 > /sys/block/{name}/device/delete" for name in sorted(wrong))
+        )
         raise exception.Inconsistent(
             f"The disk {path} is not the volume with the serial {serial}: {said}",
-            hint="It is left of another volume; take it away with: volmgr host audit --fix",
+            hint=f"It is left of another volume; take it away, as root, with: {away}",
             device=path,
         )
 

@@ -314,7 +314,7 @@ class Exports:
             return 0
         with self.locks.watching() as busy:
             with self.database.reader() as conn:
-                wanted = rows.names_of(conn, self.settings.host)
+                wanted = rows.names_of(conn, self.settings.host, ungranted=self.target.shows_ungranted)
             if not wanted:
                 return 0
             present = self.target.present()

@@ -10,9 +10,17 @@ PORTS = {"fibre_channel": "fc", "aoe": "aoe"}
 
 
 def port_names(connector: dict[str, Any], protocol: str) -> tuple[str, ...]:
-    """Return the sorted port names of who connects, as digits alone: Fibre Channel's WWPNs or Ethernet addresses."""
+    """Return the sorted port names of who connects, as digits alone: Fibre Channel's WWPNs or Ethernet addresses.
+
+    However they are spelt: the same port under two names would be two hosts, which share numbers.
+    """
     setting = {"fibre_channel": "wwpns", "aoe": "aoe_macs"}.get(protocol, "")
-    return tuple(sorted({str(name).lower().replace(":", "") for name in connector.get(setting) or ()}))
+    return tuple(sorted({_digits(name) for name in connector.get(setting) or ()}))
+
+
+def _digits(name: object) -> str:
+    digits = str(name).strip().lower().removeprefix("0x").removeprefix("naa.")
+    return digits.replace(":", "").replace("-", "")
 
 
 def peer_key(connector: dict[str, Any], protocol: str) -> str:

@@ -141,7 +141,8 @@ def _target(worker: Worker, wanted: export_rows.Wanted) -> str | None:
         return f"not known: {error}"
     found = next((item for item in observed if item.target_name == wanted.export.target_name), None)
     if found is None:
-        return "missing"
+        idle = not wanted.grants and not worker.exports.target.shows_ungranted
+        return "serves nothing, as nobody is let in" if idle else "missing"
     allowed = ", ".join(found.initiators) or "nobody"
     connected = ", ".join(found.sessions) or "nobody"
     return f"serves {', '.join(found.paths) or 'nothing'}, lets in {allowed}, connected is {connected}"

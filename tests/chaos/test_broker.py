@@ -29,7 +29,7 @@ def test_the_broker_dies_and_comes_back(
         "control_exchange": f"exchange-{uuid.uuid4().hex[:8]}",
     }
     stage = make_stage(default=default, sections={"oslo_messaging_rabbit": QUORUM}).start()
-    raiders = Raiders(stage, 4, iscsi=False)
+    raiders = Raiders(stage, 4, by_target=False)
     for actor in raiders.actors:
         actor.client.api.timeout = ANSWER_SECONDS
     for also_the_daemon in (False, True):

@@ -58,7 +58,7 @@ def set_clock(path: Path, offset: str) -> None:
 
 def test_jumps_under_load(make: Callable[..., Stage], clock: Path) -> None:
     stage = make().start()
-    raiders = Raiders(stage, 5, iscsi=False)
+    raiders = Raiders(stage, 5, by_target=False)
     for offset in JUMPS:
         with raiders.working():
             raiders.work(REQUESTS)

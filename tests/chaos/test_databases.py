@@ -55,7 +55,7 @@ def test_connections_cut_at_commit_lose_nothing(make_stage: Callable[..., Stage]
     assert port is not None
     proxy = CuttingProxy(port, deliver=False)
     stage = make_stage(database=by_way_of(url, proxy.port)).start()
-    raiders = Raiders(stage, 1, iscsi=False)
+    raiders = Raiders(stage, 1, by_target=False)
     with raiders.working():
         for number in range(CUTS):
             proxy.deliver = number % 2 == 0
@@ -73,7 +73,7 @@ def test_the_server_dies_and_comes_back(
     make_stage: Callable[..., Stage], url: str, server: PostgreSQLServer | MariaDBServer
 ) -> None:
     stage = make_stage(database=url).start()
-    raiders = Raiders(stage, 2, iscsi=False)
+    raiders = Raiders(stage, 2, by_target=False)
     pid = stage.daemon.pid
     for number in range(RESTARTS):
         with raiders.working():

@@ -41,7 +41,7 @@ def test_tgtd_dies_under_load(make_stage: Callable[..., Stage]) -> None:
     require("tgtd", "tgt")
     require("qemu-io", "qemu-utils")
     stage = make_stage(backend=backend_of("file", free_port())).start()
-    raiders = Raiders(stage, 3, iscsi=True)
+    raiders = Raiders(stage, 3, by_target=True)
     for tenant in raiders.tenants:
         tenant.patient = True
     for _ in range(TGTD_KILLS):

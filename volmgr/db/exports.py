@@ -118,9 +118,15 @@ def ids(conn: Connection, kind: str, host: str) -> list[str]:
     return list(conn.execute(query).scalars())
 
 
-def names_of(conn: Connection, host: str) -> list[Any]:
-    """Return (resource_id, kind, target_name) of everything that a worker should export."""
-    return list(conn.execute(sa.select(_E.c.resource_id, _E.c.kind, _E.c.target_name).where(_E.c.host == host)))
+def names_of(conn: Connection, host: str, *, ungranted: bool = True) -> list[Any]:
+    """Return (resource_id, kind, target_name) of everything that a worker should export.
+
+    :param ungranted: also what nobody is let in to.
+    """
+    query = sa.select(_E.c.resource_id, _E.c.kind, _E.c.target_name).where(_E.c.host == host)
+    if not ungranted:
+        query = query.where(sa.exists().where(_G.c.resource_id == _E.c.resource_id))
+    return list(conn.execute(query))
 
 
 def many_wanted(conn: Connection, kind: str, resource_ids: Sequence[str]) -> list[Wanted]:

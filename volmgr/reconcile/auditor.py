@@ -206,7 +206,9 @@ class Auditor:
                 exports = self.exports.target.observe()
             except exception.VolmgrError as error:
                 unseen["target"] = str(error)
-        return World(objects, exports, self._processes()), unseen
+        target = self.exports.target
+        ungranted = target is None or target.shows_ungranted
+        return World(objects, exports, self._processes(), ungranted), unseen
 
     def _strangers(self, sides: dict[str, Any], world: World, of: list[str]) -> dict[str, Any]:
         """Ask SQL about what was observed and is in no row of this worker."""

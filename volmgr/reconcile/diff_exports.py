@@ -33,8 +33,9 @@ def exports(recorded: Recorded, world: World) -> Iterator[Finding]:
             continue
         found = present.get(row.target_name)
         if found is None:
-            reason = "SQL wants it exported, and the target has no such export"
-            yield finding(Kind.EXPORT_MISSING, row.kind, row.resource_id, reason, name=row.target_name)
+            if world.ungranted or recorded.grants.get(row.resource_id):
+                reason = "SQL wants it exported, and the target has no such export"
+                yield finding(Kind.EXPORT_MISSING, row.kind, row.resource_id, reason, name=row.target_name)
         else:
             yield from _compared(recorded, row, found)
     wanted = {row.target_name for row in recorded.exports.values()}

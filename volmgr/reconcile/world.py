@@ -57,8 +57,12 @@ class Recorded:
 
 @dataclass(frozen=True)
 class World:
-    """What is there; None for a side that could not be looked at."""
+    """What is there; None for a side that could not be looked at.
+
+    :param ungranted: whether the target has exports that nobody is let in to.
+    """
 
     objects: Sequence[ObservedObject] | None = None
     exports: Sequence[ObservedExport] | None = None
     processes: Sequence[Process] = ()
+    ungranted: bool = True

@@ -48,6 +48,8 @@ class AoeTarget(Target):
     protocol: ClassVar[str] = "aoe"
     grows_in_use: ClassVar[bool] = True
     serves_files: ClassVar[bool] = True
+    #: a vblade without a mask lets everybody in.
+    shows_ungranted: ClassVar[bool] = False
 
     def __init__(self, config: TargetConfig) -> None:
         super().__init__(config)

@@ -44,6 +44,8 @@ class Target(abc.ABC):
     grows_in_use: ClassVar[bool] = False
     #: whether a path may be a plain file, not only a block device.
     serves_files: ClassVar[bool] = True
+    #: whether the target has an export that nobody is let in to; else nothing runs for it until somebody is.
+    shows_ungranted: ClassVar[bool] = True
     #: WWPNs of the ports that all exports share, so that SQL numbers them for each initiator; none: a target for each.
     ports: tuple[str, ...] = ()
 

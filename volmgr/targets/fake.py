@@ -99,10 +99,14 @@ class FakeTarget(Target):
                     target_name=spec.target_name,
                     paths=(spec.path,),
                     serials=(spec.serial,),
-                    initiators=tuple(sorted(grant.initiator for grant in spec.grants if grant.initiator)),
+                    initiators=tuple(sorted(peer for grant in spec.grants for peer in self._peers(grant))),
                 )
                 for spec in self.exports.values()
             ]
+
+    def _peers(self, grant: Grant) -> tuple[str, ...]:
+        """Return the names by which this kind of target knows who is let in."""
+        return (grant.initiator,) if grant.initiator else ()
 
     def wipe(self) -> None:
         """Lose everything, as a reboot makes a real target do."""

@@ -36,12 +36,14 @@ def violations(
     storage: Sequence[ObservedObject] | None = None,
     targets: Sequence[ObservedExport] | None = None,
     now: datetime.datetime | None = None,
+    ungranted: bool = True,
 ) -> list[str]:
     """Return everything that is wrong, in words; nothing may be running.
 
     :param driver: with it, the storage that it sees is compared with the objects, too.
     :param storage: the same as somebody else than the driver saw it.
     :param targets: what the target serves, to be compared with the exports and grants.
+    :param ungranted: whether the target has exports that nobody is let in to.
     :param now: the time (UTC) by which an operation that waits for its time has none yet; by default the real one.
     """
     with database.reader() as conn:
@@ -54,6 +56,7 @@ def violations(
         resources = {noun: rows(table) for noun, table, _machine in _MACHINES}
         offered = {row.volume_id for row in rows(models.transfers)}
         attachments, exports, grants = rows(models.attachments), rows(models.exports), rows(models.grants)
+        numbers = rows(models.luns)
     waits = now or utcnow()
     found = [
         f"operation {row.verb} {row.id} is {row.state}"
@@ -81,12 +84,14 @@ def violations(
     found += _statuses(resources["volume"], attachments)
     found += _quota(resources, quotas, reserved)
     found += _wholes(resources)
+    found += _numbers(exports, grants, numbers)
     stored = {noun: resources[noun] for noun in claims.STORED}
     seen = driver.observe() if driver is not None else storage
     if seen is not None:
         found += _storage(stored, objects, seen)
     if targets is not None:
-        found += _targets(stored, objects, exports, grants, targets)
+        expected = exports if ungranted else [row for row in exports if any(_is_of(row, each) for each in grants)]
+        found += _targets(stored, objects, expected, grants, targets)
     return found
 
 
@@ -146,9 +151,7 @@ def _quota(resources: dict[str, list[Any]], quotas: list[Any], reserved: list[An
     ]
 
 
-def _storage(
-    resources: dict[str, list[Any]], objects: list[Any], seen: Sequence[ObservedObject]
-) -> list[str]:
+def _storage(resources: dict[str, list[Any]], objects: list[Any], seen: Sequence[ObservedObject]) -> list[str]:
     recorded = {row.id: row for row in objects}
     there = {item.object_id for item in seen}
     embodied = {row.object_id for noun in claims.STORED for row in resources[noun] if row.status not in ("error",)}
@@ -171,6 +174,33 @@ def _object(row: Any, item: ObservedObject) -> list[str]:
     return []
 
 
+def _numbers(exports: list[Any], grants: list[Any], numbers: list[Any]) -> list[str]:
+    """Return where the unit numbers of exports that share ports, and the grants, do not fit together."""
+    exported = {row.resource_id for row in exports}
+    found = [
+        f"number {row.lun} of {row.resource_id}, which has no export"
+        for row in numbers
+        if row.resource_id not in exported
+    ]
+    given = {(row.resource_id, row.initiator, row.lun) for row in numbers}
+    let_in = {(row.resource_id, wwpn) for row in grants for wwpn in row.wwpns or ()}
+    found += [
+        f"{row.initiator} keeps the number {row.lun} of {row.resource_id}, to which it is not let in"
+        for row in numbers
+        if row.initiator and (row.resource_id, row.initiator) not in let_in
+    ]
+    met: dict[tuple[str, int], str] = {}
+    for row in grants:
+        # Whoever has a target of its own for each export may use any number.
+        shares = row.peer_key.startswith("fc:") and row.resource_id in exported
+        for wwpn in (row.wwpns or ()) if shares else ():
+            if (row.resource_id, wwpn, row.lun) not in given:
+                found.append(f"{wwpn} has {row.resource_id} under the number {row.lun}, which nobody gave it")
+            if met.setdefault((wwpn, row.lun), row.resource_id) != row.resource_id:
+                found.append(f"{wwpn} has {row.resource_id} and {met[wwpn, row.lun]} under the number {row.lun}")
+    return found
+
+
 def _targets(
     resources: dict[str, list[Any]],
     objects: list[Any],
@@ -187,15 +217,27 @@ def _targets(
         if item is None:
             found.append(f"the export of {row.resource_id} is not served")
             continue
-        allowed = tuple(sorted({each.initiator for each in grants if each.resource_id == row.resource_id}))
+        allowed = tuple(sorted({peer for each in grants if _is_of(row, each) for peer in _peers(each)}))
         if item.initiators != allowed:
             found.append(f"target {item.target_name} lets {item.initiators} in, the grants say {allowed}")
         wanted = of.get(row.resource_id, "")
-        if set(item.serials) != {serials.get(wanted)}:
+        # ATA over Ethernet has no serial that could be shown.
+        if row.shelf is None and set(item.serials) != {serials.get(wanted)}:
             found.append(f"target {item.target_name} shows serial {item.serials}, object {wanted} has another")
         if not item.paths or not all(path.endswith(wanted) for path in item.paths):
             found.append(f"target {item.target_name} serves {item.paths}, the volume is in object {wanted}")
     return found
+
+
+def _is_of(export: Any, grant: Any) -> bool:
+    return bool(grant.resource_id == export.resource_id)
+
+
+def _peers(grant: Any) -> list[str]:
+    """Return the names by which a target tells who is let in."""
+    if grant.peer_key.startswith("aoe:"):
+        return [":".join(mac[at : at + 2] for at in range(0, 12, 2)) for mac in grant.macs]
+    return [grant.initiator]
 
 
 def _embodied_or_broken(resources: dict[str, list[Any]]) -> set[str]:

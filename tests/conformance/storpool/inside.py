@@ -162,7 +162,7 @@ def test_a_volume_grows_while_it_is_attached(driver: StorPoolDriver, host: Host)
     info, path = host.attach(volume)
     put(path, DATA)
     driver.extend_volume(volume, 3)
-    assert host.connector._protocol("storpool").extend_volume(info["data"]) == 3 * GiB
+    assert host.connector.connector("storpool").extend_volume(info["data"]) == 3 * GiB
     put(path, LATER, 3 * GiB - len(LATER))
     assert get(path, len(DATA)) == DATA
     host.detach(info)

@@ -1,252 +1,236 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fibre Channel and iSER in a kernel that has them: volmgr's targets on one side, os-brick and the kernel on the other.
+"""Each test is a check of the matrix, for each transport: volmgr's target here, os-brick and the kernel there.
 
-Each test is a check of the matrix, for each transport.
+The bytes are those of a logical volume: what the initiator writes is read back from it, past all caches.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.fabric.inside.stages import Stage
+from tests.fabric.inside.transports import Aoe, FibreChannel, Iser, grow, random_bytes, rdma_packets, size_of
 from volmgr import exception, names
-from volmgr.connector import HostConnector
-from volmgr.targets.base import TargetConfig
-from volmgr.targets.lio import LioTarget
-from volmgr.targets.lio.fc import FcTarget
-from volmgr.targets.lio.iser import IserTarget
-from volmgr.testing.lab.commands import run, wait_until
-from volmgr.testing.lab.loopgroup import LoopGroup, loop_group, read_device, write_device
-from volmgr.types import Chap, ExportSpec, Grant, MiB, Portal, Secret
+from volmgr.testing.lab.loopgroup import read_device, write_device
+from volmgr.types import ExportSpec, MiB
 
-PREFIX = "iqn.2010-10.org.openstack:"
-ADDRESS = "10.99.0.1"
-INITIATOR = "iqn.2010-10.org.volmgr:fabric"
-SIZE_MIB = 40
-#: An emulated machine is slow.
-SCANS = 12
-#: What to show when a disk does not appear.
-_LOOK = (
-    "ls -l /dev/disk/by-path; lsscsi; ls /sys/class/fc_transport; cd /sys/class/fc_remote_ports; "
-    "grep . */port_name */roles */port_state */scsi_target_id; dmesg | tail -20"
-)
-VN2VN = Path("/sys/module/libfcoe/parameters/create_vn2vn")
-
-
-def wwpn(interface: str) -> str:
-    """Return the port name that FCoE makes of an interface's address."""
-    return "2000" + Path(f"/sys/class/net/{interface}/address").read_text(encoding="ascii").strip().replace(":", "")
-
-
-@dataclass
-class Stage:
-    """A transport: its target, who connects, and this host as the client."""
-
-    target: LioTarget
-    group: LoopGroup
-    client: HostConnector
-    grant: Grant
-    auth: Chap | None = None
-    numbers: list[int] = field(default_factory=list)
-
-    def export(self, name: str) -> ExportSpec:
-        """Return what a new logical volume's export should be, with this host let in; nothing is exported yet."""
-        number = len(self.numbers) + 1
-        self.numbers.append(number)
-        resource = str(uuid.uuid4())
-        is_fc = self.target.protocol == "fibre_channel"
-        name = f"{self.target.protocol}-{name}"
-        return ExportSpec(
-            "volume",
-            resource,
-            names.target_name(PREFIX, "volume", resource),
-            path=str(self.group.create_thick(name, SIZE_MIB)),
-            serial=names.new_serial(),
-            lun=100 + number if is_fc else 1,
-            auth=self.auth,
-            grants=(dataclasses.replace(self.grant, lun=number if is_fc else 1),),
-        )
-
-    def info(self, spec: ExportSpec) -> dict[str, Any]:
-        """Return connection_info."""
-        data = self.target.connection(spec, spec.grants[0])
-        return {"driver_volume_type": self.target.protocol, "data": dict(data)}
-
-    def connect(self, spec: ExportSpec) -> Path:
-        self.target.sync(spec)
-        try:
-            return Path(self.client.connect(self.info(spec))).resolve()
-        except exception.BackendDown:
-            print(run("sh", "-c", _LOOK))
-            raise
-
-    def leave(self, spec: ExportSpec) -> None:
-        self.client.disconnect(self.info(spec))
-        self.target.sync(dataclasses.replace(spec, wanted=False))
-        self.group.remove(Path(spec.path).name)
-
-    def extend(self, spec: ExportSpec) -> Any:
-        return self.client._protocol(self.target.protocol).extend_volume(self.info(spec)["data"])
-
-
-@pytest.fixture(scope="module")
-def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopGroup]:
-    with loop_group(tmp_path_factory.mktemp("group"), "fabric", size_mib=500, pool_mib=40) as made:
-        yield made
-
-
-def config(folder: Path, **options: Any) -> TargetConfig:
-    return TargetConfig(PREFIX, (Portal(ADDRESS, 3260),), str(folder), timeout=60, options=options)
-
-
-@pytest.fixture(scope="module")
-def fibre_channel(group: LoopGroup, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    folder = tmp_path_factory.mktemp("fc")
-    # An emulated machine may stand still for longer than a port waits for another.
-    run("modprobe", "scsi_transport_fc", "dev_loss_tmo=600")
-    run("modprobe", "-a", "fcoe", "tcm_fc")
-    port, initiator = wwpn("fc0"), wwpn("fc1")
-    target = FcTarget(config(folder, fc_target_wwpns=[port], fc_initiator_wwpns=[initiator]))
-    with pytest.raises(exception.BackendDown) as caught:
-        target.start()
-    assert port in str(caught.value), "there is no port yet"
-    assert "create_vn2vn" in caught.value.hint
-    VN2VN.write_text("fc0", encoding="ascii")
-    target.start()
-    # Only now, that its entry is there, may the initiator log in.
-    VN2VN.write_text("fc1", encoding="ascii")
-    ports = Path("/sys/class/fc_remote_ports")
-
-    def is_logged_in() -> bool:
-        return any(
-            port in (remote / "port_name").read_text() and (remote / "scsi_target_id").read_text().strip() != "-1"
-            for remote in ports.glob("*")
-        )
-
-    wait_until(is_logged_in, "the initiator has found the target's port", 60)
-    yield Stage(target, group, HostConnector(str(folder), scan_attempts=SCANS), Grant("host", wwpns=(initiator,)))
-    target.stop(and_exports=True)
-
-
-@pytest.fixture(scope="module")
-def iser(group: LoopGroup, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    folder = tmp_path_factory.mktemp("iser")
-    target = IserTarget(config(folder))
-    with pytest.raises(exception.BackendDown) as caught:
-        target.start()
-    assert "rdma link add" in caught.value.hint, "there is no RDMA device yet"
-    run("modprobe", "-a", "rdma_rxe", "iscsi_tcp", "ib_iser")
-    run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1")
-    run("ip", "addr", "add", f"{ADDRESS}/24", "dev", "v0")
-    for interface in ("v0", "v1"):
-        run("ip", "link", "set", interface, "up")
-    run("rdma", "link", "add", "rxe0", "type", "rxe", "netdev", "v0")
-    target.start()
-    run("iscsid")
-    grant = Grant("host", initiator=INITIATOR)
-    client = HostConnector(str(folder), scan_attempts=SCANS)
-    yield Stage(target, group, client, grant, Chap("volmgr-user", Secret("a-password-of-16")))
-    target.stop(and_exports=True)
-
-
-@pytest.fixture(params=["fibre_channel", "iser"])
-def stage(request: pytest.FixtureRequest) -> Stage:
-    made: Stage = request.getfixturevalue(request.param)
-    return made
-
-
-def packets() -> int:
-    """Return how many packets the RDMA device has sent."""
-    counters = run("rdma", "statistic", "show", "link", "rxe0/1").split()
-    return int(counters[counters.index("sent_pkts") + 1])
-
-
-def test_bytes_at_the_initiator_are_the_volumes(stage: Stage) -> None:
-    spec = stage.export("bytes")
-    disk = stage.connect(spec)
-    written = os.urandom(8 * MiB)
-    write_device(disk, written, offset=4 * MiB)
-    assert read_device(Path(spec.path), 8 * MiB, offset=4 * MiB) == written
-    assert read_device(disk, 8 * MiB, offset=4 * MiB) == written
-    assert spec.serial in Path(f"/sys/block/{disk.name}/device/vpd_pg80").read_bytes().decode(errors="replace")
-    if stage.target.protocol == "iser":
-        assert packets() > 8 * MiB // 4096, "the data goes by RDMA"
-    stage.leave(spec)
-    assert not disk.exists()
-
-
-def test_grows_in_use(stage: Stage) -> None:
-    spec = stage.export("grows")
-    disk = stage.connect(spec)
-    run("lvextend", "-q", "-L", f"{SIZE_MIB + 24}m", spec.path)
-    stage.target.sync(spec)
-    assert stage.extend(spec) == (SIZE_MIB + 24) * MiB
-    assert int(run("blockdev", "--getsize64", str(disk))) == (SIZE_MIB + 24) * MiB
-    stage.leave(spec)
-
-
-def test_two_volumes_are_told_apart(stage: Stage) -> None:
-    one, two = stage.export("one"), stage.export("two")
-    disks = [stage.connect(spec) for spec in (one, two)]
-    for number, disk in enumerate(disks):
-        write_device(disk, bytes([number + 1]) * MiB)
-    for number, spec in enumerate((one, two)):
-        assert read_device(Path(spec.path), MiB) == bytes([number + 1]) * MiB
-    stage.leave(one)
-    assert read_device(disks[1], MiB) == b"\2" * MiB
-    stage.leave(two)
-
-
-def test_revoked_access_is_gone(stage: Stage) -> None:
-    """Whoever keeps the disk open reads an error, never another's bytes or zeros."""
-    spec = stage.export("revoked")
-    disk = stage.connect(spec)
-    write_device(disk, b"\7" * MiB)
-    assert stage.target.sync(dataclasses.replace(spec, grants=())) is True
-    if stage.target.protocol == "fibre_channel":
-        with pytest.raises(OSError):
-            read_device(disk, 4096)
-    stage.client.disconnect(stage.info(spec))
-    with pytest.raises(exception.BackendDown):
-        stage.client.connect(stage.info(spec))
-    stage.target.sync(dataclasses.replace(spec, wanted=False))
-    stage.group.remove(Path(spec.path).name)
-
-
-def test_wiped_target_is_rebuilt(stage: Stage, make_again: Callable[[Stage], LioTarget]) -> None:
-    """Another life of ours finds what is there and changes nothing, and makes again what is not."""
-    spec = stage.export("rebuilt")
-    stage.target.sync(spec)
-    again = make_again(stage)
-    assert again.sync(spec) is False
-    assert [export.target_name for export in again.observe()] == [spec.target_name]
-    assert again.sync(dataclasses.replace(spec, wanted=False)) is True
-    assert again.observe() == []
-    assert again.sync(spec) is True
-    assert stage.target.sync(spec) is False
-    disk = Path(stage.client.connect(stage.info(spec))).resolve()
-    write_device(disk, b"\3" * MiB)
-    assert read_device(Path(spec.path), MiB) == b"\3" * MiB
-    stage.leave(spec)
+PAGE = 4096
 
 
 @pytest.fixture
-def make_again() -> Callable[[Stage], LioTarget]:
-    def make(stage: Stage) -> LioTarget:
-        made = type(stage.target)(stage.target.config)
-        made.start()
-        return made
+def attached(stage: Stage) -> Iterator[tuple[ExportSpec, Path]]:
+    """An export that this host is connected to; afterwards neither is there."""
+    spec = stage.export()
+    disk = stage.attach(spec)
+    yield spec, disk
+    stage.detach(spec)
+    assert not disk.exists()
 
-    return make
+
+def test_login(stage: Stage, attached: tuple[ExportSpec, Path]) -> None:
+    stage.check_login(*attached)
 
 
-def test_ends_without_a_trace(stage: Stage) -> None:
-    stage.target.stop(and_exports=True)
+def test_bytes_at_the_initiator_are_the_volumes(stage: Stage, attached: tuple[ExportSpec, Path]) -> None:
+    spec, disk = attached
+    written = random_bytes()
+    write_device(disk, written, offset=4 * MiB)
+    assert read_device(Path(spec.path), len(written), offset=4 * MiB) == written
+    assert read_device(disk, len(written), offset=4 * MiB) == written
+    assert size_of(disk) == size_of(Path(spec.path))
+    if isinstance(stage, Iser):
+        assert rdma_packets() > len(written) // PAGE, "the data goes by RDMA"
+    if not isinstance(stage, Aoe):
+        assert spec.serial in Path(f"/sys/block/{disk.name}/device/vpd_pg80").read_bytes().decode(errors="replace")
+
+
+def test_connector_as_the_client(stage: Stage) -> None:
+    """os-brick's connector, and ours where it has none: connect, disconnect, connect again, beside another volume."""
+    one, two = stage.export(), stage.export()
+    stage.target.sync(one)
+    protocol = stage.client.connector(stage.target.protocol)
+    assert type(protocol).__module__.startswith("os_brick." if stage.has_os_brick else "volmgr.")
+    data = [dict(stage.info(spec)["data"]) for spec in (one, two)]
+    for _ in range(2):
+        device = protocol.connect_volume(data[0])
+        assert (device["type"], protocol.check_valid_device(device["path"])) == ("block", True)
+        assert protocol.get_volume_paths(data[0])
+        protocol.disconnect_volume(data[0], device)
+        assert protocol.get_volume_paths(data[0]) == []
+    device = protocol.connect_volume(data[0])
+    stage.target.sync(two)
+    later = protocol.connect_volume(data[1])
+    for number, at in enumerate((device, later), 1):
+        write_device(Path(at["path"]), bytes([number]) * MiB)
+    for number, spec in enumerate((one, two), 1):
+        assert read_device(Path(spec.path), MiB) == bytes([number]) * MiB
+    protocol.disconnect_volume(data[0], device)
+    assert read_device(Path(later["path"]), MiB) == b"\2" * MiB
+    protocol.disconnect_volume(data[1], later)
+    for spec in (one, two):
+        stage.end(spec)
+
+
+def test_export(stage: Stage) -> None:
+    spec = stage.export()
+    assert stage.target.sync(spec) is True
+    assert stage.target.sync(spec) is False
+    (seen,) = stage.target.observe()
+    assert (seen.target_name, seen.paths) == (spec.target_name, (spec.path,))
+    assert stage.target.present() == {spec.target_name}
+    gone = ExportSpec("volume", spec.resource_id, spec.target_name, wanted=False)
+    assert stage.target.sync(gone) is True
     assert list(stage.target.observe()) == []
+    assert stage.target.sync(gone) is False
+    stage.end(spec)
+
+
+def test_grant(stage: Stage) -> None:
+    """A host that is not let in gets nothing, whoever else is; then it is, and only to read."""
+    spec = stage.export()
+    stage.target.sync(dataclasses.replace(spec, grants=(stage.other_grant(),)))
+    stage.check_refused(spec)
+    read_only = dataclasses.replace(spec, grants=(dataclasses.replace(spec.grants[0], mode="ro"),))
+    assert stage.target.sync(read_only) is True
+    before = read_device(Path(spec.path), PAGE)
+    disk = stage.connect(read_only)
+    assert read_device(disk, PAGE) == before
+    with pytest.raises(OSError):
+        write_device(disk, b"\xee" * PAGE)
+    assert read_device(Path(spec.path), PAGE) == before
+    stage.detach(read_only)
+
+
+def test_revoke(stage: Stage) -> None:
+    """It may not come back, and if it keeps the disk open it reads an error, never zeros or another's bytes."""
+    spec = stage.export()
+    disk = stage.attach(spec)
+    write_device(disk, b"\7" * MiB)
+    assert stage.target.sync(dataclasses.replace(spec, grants=())) is True
+    if isinstance(stage, FibreChannel):
+        # The others' initiators wait for minutes whether the target comes back.
+        with pytest.raises(OSError):
+            read_device(disk, PAGE)
+    stage.client.disconnect(stage.info(spec))
+    stage.check_refused(spec)
+    assert read_device(Path(spec.path), MiB) == b"\7" * MiB
+    stage.end(spec)
+
+
+def test_two_initiators(stage: Stage, attached: tuple[ExportSpec, Path]) -> None:
+    spec, disk = attached
+    both = dataclasses.replace(spec, grants=(*spec.grants, stage.other_grant()))
+    stage.target.sync(both)
+    with stage.other(both, both.grants[1]) as other:
+        for number in (1, 2):
+            write_device(disk, bytes([number]) * PAGE, offset=MiB)
+            assert other.read(PAGE, MiB) == bytes([number]) * PAGE
+    assert stage.target.sync(spec) is True, "the other one's access is taken away"
+    write_device(disk, b"\3" * PAGE, offset=MiB)
+    assert read_device(Path(spec.path), PAGE, offset=MiB) == b"\3" * PAGE
+    (seen,) = stage.target.observe()
+    assert len(seen.initiators) == 1
+
+
+def test_grows_in_use(stage: Stage, attached: tuple[ExportSpec, Path]) -> None:
+    spec, disk = attached
+    write_device(disk, b"\4" * MiB)
+    size = grow(spec.path)
+    stage.target.sync(spec)
+    assert stage.client.extend(stage.info(spec)) == size
+    assert size_of(disk) == size
+    write_device(disk, b"\5" * MiB, offset=size - MiB)
+    assert read_device(Path(spec.path), MiB, offset=size - MiB) == b"\5" * MiB
+    assert read_device(disk, MiB) == b"\4" * MiB
+
+
+def test_wiped_state_is_rebuilt(stage: Stage) -> None:
+    """As after a reboot of the server: another life finds nothing, makes all, and the host has its bytes again."""
+    spec = stage.export()
+    disk = stage.attach(spec)
+    write_device(disk, b"\6" * MiB)
+    stage.wipe()
+    stage.restart()
+    assert list(stage.target.observe()) == []
+    assert stage.target.rebuild([spec]) == 1
+    disk = stage.come_back(spec)
+    assert read_device(disk, MiB) == b"\6" * MiB
+    # And one that finds everything changes nothing.
+    stage.restart()
+    assert stage.target.rebuild([spec]) == 0
+    stage.detach(spec)
+
+
+def test_half_made_objects_of_a_kill(stage: Stage) -> None:
+    """Whatever step a kill came after, of the making or of the removal: the next life completes both."""
+    spec = stage.export()
+    gone = ExportSpec("volume", spec.resource_id, spec.target_name, wanted=False)
+    count = 0
+    for count, left in enumerate(stage.half_made(spec), 1):
+        stage.restart()
+        assert stage.target.sync(spec) in (True, False)
+        assert stage.target.sync(spec) is False, left
+        (seen,) = stage.target.observe()
+        assert (seen.target_name, seen.paths, len(seen.initiators)) == (spec.target_name, (spec.path,), 1), left
+        if count == 5:
+            disk = stage.connect(spec)
+            assert read_device(disk, MiB) == read_device(Path(spec.path), MiB), left
+            stage.client.disconnect(stage.info(spec))
+        assert stage.target.sync(gone) is True, left
+        assert list(stage.target.observe()) == [], left
+    assert count > 5
+    stage.end(spec)
+
+
+def test_lun_safety(stage: Stage) -> None:
+    """An address that is another volume's now: a host that still has the old disk never meets the new one by it."""
+    old, new = stage.export(), stage.export()
+    address = {"lun": old.lun, "shelf": old.shelf, "blade": old.blade, "grants": old.grants}
+    if not isinstance(stage, Aoe):
+        with pytest.raises(exception.Invalid):
+            stage.target.sync(dataclasses.replace(old, lun=0))
+    if isinstance(stage, Iser):
+        # Each volume has a target of its own: only one that was made again under its name has its number.
+        address["target_name"] = old.target_name
+    new = dataclasses.replace(new, **address, serial=names.new_serial())
+    write_device(Path(old.path), b"\x0a" * MiB)
+    write_device(Path(new.path), b"\x0b" * MiB)
+    grow(new.path)
+    disk = stage.attach(old)
+    assert read_device(disk, PAGE) == b"\x0a" * PAGE
+    stage.target.sync(dataclasses.replace(old, wanted=False))
+    stage.target.sync(new)
+    if isinstance(stage, Aoe):
+        # There is no serial: the kernel asks again whoever answers there, for size and bytes.
+        disk = stage.connect(new)
+    else:
+        with pytest.raises(exception.Inconsistent) as caught:
+            stage.client.connect(stage.info(new))
+        assert f"/sys/block/{disk.name}/device/delete" in caught.value.hint or "host audit" in caught.value.hint
+        stage.client.disconnect(stage.info(new))
+        disk = stage.connect(new)
+    assert size_of(disk) == size_of(Path(new.path))
+    assert read_device(disk, MiB) == b"\x0b" * MiB
+    stage.detach(new)
+    stage.end(old)
+
+
+def test_foreign_objects_are_untouched(stage: Stage) -> None:
+    """The last check: at its end nothing of ours is there, and all of the stranger's."""
+    spec, path = stage.export(), stage.volumes.take()
+    with stage.foreign(path) as told:
+        before = told()
+        stage.target.sync(spec)
+        assert told() == before
+        assert [seen.target_name for seen in stage.target.observe()] == [spec.target_name]
+        stage.restart()
+        assert [seen.target_name for seen in stage.target.observe()] == [spec.target_name]
+        stage.target.stop(and_exports=True)
+        assert list(stage.target.observe()) == []
+        assert told() == before
+    stage.volumes.give_back(path)
+    stage.volumes.give_back(Path(spec.path))

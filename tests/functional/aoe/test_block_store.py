@@ -5,122 +5,40 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.conftest import unavailable
+from tests.functional.aoe.nodes import CONNECTOR, MAC, OTHER, SHELF, SLOTS, Node, new_id, two_nodes
 from volmgr import exception
 from volmgr.testing.aoe import Initiator, cable
-from volmgr.testing.daemon import Client, Daemon
-from volmgr.testing.database import empty_database_url
 from volmgr.testing.waiting import wait_until
-from volmgr.tools import vblade
 from volmgr.types import MiB
-
-SHELF, SLOTS = 10, 6
-MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
-CONNECTOR = {"aoe_macs": [MAC], "ip": "192.0.2.1", "host": "compute"}
-
-
-def new_id() -> str:
-    return str(uuid.uuid4())
-
-
-@dataclass
-class Node:
-    """A daemon, and a client whose requests go to it."""
-
-    daemon: Daemon
-    client: Client
-    far: str
-
-    def create(self, size: int = 1) -> str:
-        volume_id = new_id()
-        answer = self.ask("create_volume", volume_id=volume_id, size=size, host=self.daemon.host)
-        self.client.api.wait_operation(self.client.context, answer["operation_id"])
-        return volume_id
-
-    def ask(self, method: str, **arguments: Any) -> Any:
-        """Ask this node, without following where it sends us."""
-        prepared = self.client.api._client.prepare(server=self.daemon.host, timeout=60)
-        return prepared.call(self.client.context.to_dict() | {"request_key": new_id()}, method, **arguments)
-
-    def connect(self, volume_id: str, **more: Any) -> Initiator:
-        """Connect a host to a volume as the answer says."""
-        info = self.ask("initialize_connection", volume_id=volume_id, connector=CONNECTOR | more)
-        assert info["driver_volume_type"] == "aoe"
-        return Initiator(self.far, info["data"]["target_shelf"], info["data"]["target_lun"])
-
-    def processes(self) -> list[vblade.Process]:
-        return vblade.found(str(self.daemon.state / "b" / "target" / "vblade"))
-
-    def file_of(self, volume_id: str) -> Path:
-        (found,) = (self.daemon.state / "file").rglob(f"volume-{volume_id}")
-        return found
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory, require: Callable[..., str]) -> Iterator[tuple[Node, Node]]:
-    """Two nodes on one segment, with one database and the same few shelves for both."""
+def nodes(tmp_path_factory: pytest.TempPathFactory, require: Callable[..., str]) -> Iterator[list[Node]]:
     require("vblade")
     require("ip", "iproute2")
     folder = tmp_path_factory.mktemp("aoe")
-    url = empty_database_url("sqlite")
     with contextlib.ExitStack() as stack:
         try:
-            near, far = stack.enter_context(cable())
+            ends = stack.enter_context(cable())
         except RuntimeError as error:
             unavailable(f"no pair of network interfaces: {error}")
-        made = []
-        for name in ("one", "two"):
-            daemon = Daemon(
-                folder / name,
-                backend={
-                    "volume_driver": "file",
-                    "target_helper": "vblade",
-                    "target_protocol": "aoe",
-                    "aoe_eth_dev": near,
-                    "aoe_first_shelf_id": SHELF,
-                    "aoe_last_shelf_id": SHELF,
-                    "aoe_slots_per_shelf": SLOTS,
-                },
-                options={
-                    "host": name,
-                    "transport_url": f"unix://{folder}/rpc",
-                    "key_file": str(folder / "keys.json"),
-                    "max_volume_size": 8,
-                },
-                sections={"database": {"connection": url}},
-            )
-            stack.callback(end, daemon)
-            daemon.start(wait=False)
-            node = Node(daemon, stack.enter_context(daemon.client()), far)
-            asks = node.ask
-            wait_until(lambda asks=asks: asks("get_capabilities"), 60, "it answers", retry_on=exception.BackendDown)  # type: ignore[misc]
-            made.append(node)
-        yield made[0], made[1]
-
-
-def end(daemon: Daemon) -> None:
-    """Stop a daemon and what it left serving, which outlives it."""
-    daemon.stop()
-    for process in vblade.found(str(daemon.state / "b" / "target" / "vblade")):
-        vblade.end(process, 20)
+        storage = {"volume_driver": "file"}
+        yield stack.enter_context(two_nodes(folder, ends, {"one": storage, "two": storage}))
 
 
 @pytest.fixture
-def node(nodes: tuple[Node, Node]) -> Node:
+def node(nodes: list[Node]) -> Node:
     return nodes[0]
 
 
 @pytest.fixture(autouse=True)
-def nothing_left(nodes: tuple[Node, Node]) -> Iterator[None]:
+def no_volume_left(nodes: list[Node]) -> Iterator[None]:
     """Each test begins and ends with nothing."""
     yield
     for volume in nodes[0].client.api.list_volumes(nodes[0].client.context):
@@ -138,6 +56,8 @@ def test_run_create_volume(node: Node) -> None:
     assert (found["status"], found["size"], found["host"].partition("@")[0]) == ("available", 1, "one")
     assert f"at e{SHELF}." in node.ask("why", resource_id=volume_id)["text"]
     assert node.processes() == [], "nobody was let in yet"
+    assert "serves nothing, as nobody is let in" in node.ask("why", resource_id=volume_id)["text"]
+    assert node.ask("audit")["findings"] == []
     answer = node.ask("delete_volume", volume_id=volume_id)
     node.client.api.wait_operation(node.client.context, answer["operation_id"])
     with pytest.raises(exception.VolumeNotFound):
@@ -177,7 +97,7 @@ def test_run_attach_detach_volume(node: Node) -> None:
     with Initiator(node.far, info["data"]["target_shelf"], info["data"]["target_lun"]) as host:
         data = os.urandom(8192)
         host.write(MAC, MiB, data)
-        with node.file_of(volume_id).open("rb") as file:
+        with node.storage_of(volume_id).open("rb") as file:
             file.seek(MiB)
             assert file.read(8192) == data
         assert not host.is_let_in(OTHER, fence=MAC)
@@ -187,7 +107,7 @@ def test_run_attach_detach_volume(node: Node) -> None:
         assert host.discover(MAC) == set()
 
 
-def test_multi_node(nodes: tuple[Node, Node]) -> None:
+def test_multi_node(nodes: list[Node]) -> None:
     """Nodes that share the shelves never meet, and each lists the volumes of all."""
     with ThreadPoolExecutor(SLOTS) as pool:
         ids = list(pool.map(lambda number: nodes[number % 2].create(), range(SLOTS)))
@@ -203,7 +123,7 @@ def test_multi_node(nodes: tuple[Node, Node]) -> None:
             addresses.add((wire.shelf, wire.slot))
     assert addresses == {(SHELF, slot) for slot in range(SLOTS)}
     for number, volume_id in enumerate(ids):
-        with nodes[number % 2].file_of(volume_id).open("rb") as file:
+        with nodes[number % 2].storage_of(volume_id).open("rb") as file:
             assert file.read(512) == bytes([number + 1]) * 512
     with pytest.raises(exception.Moved):
         nodes[0].ask("initialize_connection", volume_id=ids[1], connector=CONNECTOR)

@@ -78,7 +78,7 @@ MOMENTS = [(command, when) for command in COMMANDS for when in ("runs", "ended")
 )
 def test_a_death_while_a_child_runs(stage: Stage, command: str, when: str) -> None:
     """The command lives on without the daemon, or has done its work and nobody has heard of it."""
-    tenant = Tenant(stage, f"{SEED}/{command}.{when}", "children", iscsi=False)
+    tenant = Tenant(stage, f"{SEED}/{command}.{when}", "children", by_target=False)
     stage.aim(f"child/-/{command}.{when}")
     with ThreadPoolExecutor(1) as pool:
         told = pool.submit(story, tenant)
@@ -94,7 +94,7 @@ def test_a_death_while_a_child_runs(stage: Stage, command: str, when: str) -> No
 
 @pytest.mark.timeout(120 + 60 * KILLS)
 def test_random_kills(stage: Stage) -> None:
-    raiders = Raiders(stage, SEED, iscsi=False, tenants=1, vandals=1, snapshots=False, tell=print)
+    raiders = Raiders(stage, SEED, by_target=False, tenants=1, vandals=1, snapshots=False, tell=print)
     raid = raiders.run(KILLS)
     assert raid.violations == []
     assert len(raid.kills) == KILLS

@@ -151,6 +151,10 @@ def test_a_disk_with_another_serial_is_refused(one_path: Recorded) -> None:
     with pytest.raises(exception.Inconsistent, match=f"{disk.name} says {disk.serial}") as refused:
         check_serial("/dev/null", "0" * 32, one_path.root)
     assert "volmgr host audit --fix" in refused.value.hint
+    # The audit is about sessions, which Fibre Channel has not.
+    with pytest.raises(exception.Inconsistent) as refused:
+        check_serial("/dev/null", "0" * 32, one_path.root, has_audit=False)
+    assert f"echo 1 > /sys/block/{disk.name}/device/delete" in refused.value.hint
 
 
 def test_every_path_of_a_map_must_have_the_serial(multipath: Recorded) -> None:

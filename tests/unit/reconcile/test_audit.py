@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import sqlalchemy as sa
@@ -19,6 +19,8 @@ from volmgr.drivers.sim.store import MemoryStore
 from volmgr.operations import snapshots, volumes
 from volmgr.reconcile.auditor import Auditor, findings_of
 from volmgr.reconcile.findings import Kind, Repair
+from volmgr.targets.base import TargetConfig
+from volmgr.targets.fake import FakeTarget
 from volmgr.testing.filling import fill
 from volmgr.testing.rig import PREFIX, Rig
 
@@ -296,6 +298,25 @@ def test_the_heartbeat_makes_lost_exports_again_and_nothing_else(rig: Rig) -> No
     rig.target.wipe()
     assert rig.exports.restore_missing() == 3
     assert rig.target.exports == before
+
+
+class OnlyGranted(FakeTarget):
+    """As a target that has nothing for an export that nobody is let in to."""
+
+    shows_ungranted: ClassVar[bool] = False
+
+
+def test_the_heartbeat_does_not_miss_what_nobody_is_let_in_to(tmp_path: Path) -> None:
+    """Else it would make every idle volume of such a backend again, at every beat."""
+    rig = Rig(tmp_path, target=OnlyGranted(TargetConfig(PREFIX, (types.Portal("127.0.0.1", 3260),), str(tmp_path))))
+    idle, used = make(rig), make(rig)
+    for volume_id in (idle, used):
+        rig.attachments.initialize("volume", volume_id, CONNECTOR)
+    rig.attachments.terminate("volume", idle, CONNECTOR, False)
+    rig.target.wipe()
+    assert rig.exports.restore_missing() == 1
+    assert list(rig.target.exports) == [names.target_name(PREFIX, "volume", used)]
+    rig.close()
 
 
 def test_an_export_that_cannot_be_made_is_not_tried_at_every_beat(rig: Rig) -> None:

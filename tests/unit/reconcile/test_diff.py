@@ -49,6 +49,18 @@ def sides(count: int) -> tuple[Recorded, World]:
     return recorded, World(tuple(there), tuple(served))
 
 
+def test_what_nobody_is_let_in_to_is_missed_only_where_it_would_be_there() -> None:
+    """With ATA over Ethernet nothing runs for it."""
+    recorded, world = sides(4)
+    row = next(iter(recorded.exports.values()))
+    nothing = dataclasses.replace(world, exports=without(world.exports, 0))
+    assert [item.kind for item in diff(recorded, nothing)] == [Kind.EXPORT_MISSING]
+    idle = dataclasses.replace(nothing, ungranted=False)
+    assert [item.kind for item in diff(recorded, idle)] == [Kind.EXPORT_MISSING], "somebody is let in to it"
+    grants = {key: value for key, value in recorded.grants.items() if key != row.resource_id}
+    assert diff(dataclasses.replace(recorded, grants=grants), idle) == []
+
+
 def without(values: Any, index: int) -> Any:
     return tuple(value for place, value in enumerate(values) if place != index)
 

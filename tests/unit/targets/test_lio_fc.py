@@ -215,6 +215,21 @@ def test_wiped_behind_our_back_is_rebuilt(make: Make, tree: Rooted, tmp_path: Pa
     assert met(tree, ONE) == {"lun_4": (spec.serial, False)}
 
 
+def test_ports_that_somebody_took_away_are_targets_again(make: Make, tree: Rooted, tmp_path: Path) -> None:
+    """All of LIO was cleared: whatever is synced next brings the ports back, with everybody who was known there."""
+    target = make(fc_initiator_wwpns=[ONE])
+    target.admit(TWO)
+    spec = make_spec(tmp_path, 3, grant(ONE, 4))
+    target.sync(spec)
+    for kept in (tree.made, tree.given, tree.attributes, tree.symlinks):
+        kept.clear()
+    tree.made.add("core")
+    assert target.sync(spec) is True
+    for port in PORTS:
+        assert met(tree, ONE, port) == {"lun_4": (spec.serial, False)}
+        assert tree.exists(fc_tree.entry_path("fc", port, TWO))
+
+
 def test_the_cost_does_not_grow_with_the_other_exports(make: Make, tree: Rooted, tmp_path: Path) -> None:
     target = make()
     folders = tree.folders

@@ -56,6 +56,8 @@ class FcTarget(LioTarget):
         self.module, self.fabric = FABRICS[fabric]
         self.ports = tuple(sorted({wwpn(name) for name in config.options.get("fc_target_wwpns") or ()}))
         self.zones = zones.load(config.options.get("fc_zone_manager"))
+        #: who was ever let in; the next life is told again.
+        self._admitted = {wwpn(name) for name in config.options.get("fc_initiator_wwpns") or ()}
         self._hosts = Path(str(config.options.get("fc_hosts", _HOSTS)))
         self._known: dict[str, tuple[set[tuple[str, int]], set[Place]]] = {}
         self._walked = concurrency.momentary_lock()
@@ -75,11 +77,16 @@ class FcTarget(LioTarget):
             modules.ensure((*_MODULES, self.module), timeout=self.config.timeout)
             self._check_root()
             self._check_ports()
+        self._make_ports()
+        self._walk()
+
+    def _make_ports(self) -> None:
+        """Make every port a target, with an entry for every initiator that is known."""
+        with self._told("make the targets"):
             for port in self.ports:
                 self._make_port(port)
-        for initiator in self.config.options.get("fc_initiator_wwpns") or ():
+        for initiator in sorted(self._admitted):
             self.admit(initiator)
-        self._walk()
 
     def check(self) -> None:
         """Return if LIO's configfs is there and this host has the ports.
@@ -125,6 +132,7 @@ class FcTarget(LioTarget):
         :raises InvalidConnector: it is no WWPN.
         """
         name = wwpn(initiator)
+        self._admitted.add(name)
         with self._told(f"make the entry of {name}"):
             for port in self.ports:
                 apply(self.tree, Make(fc_tree.entry_path(self.fabric, port, name), shared=True))
@@ -257,6 +265,8 @@ class FcTarget(LioTarget):
     def _run(self, steps: Sequence[Step]) -> OSError | None:
         stale = super()._run(steps)
         if stale is not None:
+            # Somebody may have taken the targets themselves away.
+            self._make_ports()
             self._walk()
         return stale
 

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
@@ -38,10 +38,13 @@ Storage = Callable[[], list[ObservedObject]]
 class Outside:
     """See the module.
 
+    :cvar ungranted: whether the target has exports that nobody is let in to.
     :param daemon: whose state it is; it may be dead.
     :param storage: returns what the storage has under names of ours; by default the files of the sim and file drivers.
     :param targets: returns what the target serves; by default what a private tgtd says, None if there is none.
     """
+
+    ungranted: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -136,7 +139,9 @@ class Outside:
 
     def violations(self) -> list[str]:
         """Return everything that is wrong now, in words."""
-        found = violations(self.database, storage=self.storage(), targets=self.targets())
+        found = violations(
+            self.database, storage=self.storage(), targets=self.targets(), ungranted=self.ungranted
+        )
         return found + self.strangers() + self.half_images() + self.processes()
 
     def image_store(self) -> DirectoryStore:
@@ -175,11 +180,15 @@ class Outside:
         ]
 
     def processes(self) -> list[str]:
-        """Return processes of the daemon's that are neither it nor its tgtd."""
-        known = {item.process.pid if item.process else None for item in (self.daemon, *self.beside)}
-        known |= {self.tgtd_pid(), os.getpid()}
+        """Return processes of the daemon's that are neither it nor what serves its exports."""
+        known = self.own()
         locks = [pid for path in self.daemon.state.glob("locks/*.incarnation") for pid in holders(path)]
         return [f"process {pid} is left: {text}" for pid, text in _of(self.daemon.folder, locks) if pid not in known]
+
+    def own(self) -> set[int | None]:
+        """Return the processes that may be there."""
+        daemons = {item.process.pid if item.process else None for item in (self.daemon, *self.beside)}
+        return daemons | {self.tgtd_pid(), os.getpid()}
 
 
 def _of(folder: Path, locks: list[int]) -> list[tuple[int, str]]:

@@ -51,7 +51,7 @@ class Raid:
 class Raiders:
     """One series of kills on one stage.
 
-    :param iscsi: the target serves real bytes: what is connected is written by way of it.
+    :param by_target: the target serves real bytes: what is connected is written by way of it.
     :param tenants: how many. :param vandals: how many. :param snapshots: whether snapshots have bytes to be read.
     """
 
@@ -60,7 +60,7 @@ class Raiders:
         stage: Stage,
         seed: int,
         *,
-        iscsi: bool,
+        by_target: bool,
         tenants: int = TENANTS,
         vandals: int = VANDALS,
         snapshots: bool = True,
@@ -72,7 +72,7 @@ class Raiders:
         self.path_of = stage.outside.path_of
         self.snapshots = snapshots
         self.tell = tell
-        self.tenants = [Tenant(stage, f"{seed}/tenant {n}", f"tenant{n}", iscsi=iscsi) for n in range(tenants)]
+        self.tenants = [Tenant(stage, f"{seed}/tenant {n}", f"tenant{n}", by_target=by_target) for n in range(tenants)]
         shared = ([self._id() for _ in range(SHARED)], [self._id() for _ in range(SHARED)])
         self.shared = shared[0]
         self.vandals = [Vandal(stage, f"{seed}/vandal {n}", f"vandal{n}", shared) for n in range(vandals)]
@@ -223,7 +223,7 @@ def raid(
     # Every other series keeps what is deleted for a moment, so that it can be brought back.
     stage = Stage(folder, backend=backend_of(backend, free_port()), trash_retention=seed % 2).start()
     try:
-        return Raiders(stage, seed, iscsi=backend == "file", tell=tell).run(kills)
+        return Raiders(stage, seed, by_target=backend == "file", tell=tell).run(kills)
     finally:
         stage.close()
 

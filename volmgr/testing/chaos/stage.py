@@ -13,7 +13,9 @@ from typing import Any
 
 from volmgr import exception, killpoints
 from volmgr.context import RequestContext
+from volmgr.testing.chaos.iscsi import write as write_by_iscsi
 from volmgr.testing.chaos.outside import ARCHIVE, Outside
+from volmgr.testing.chaos.story import CONNECTOR
 from volmgr.testing.daemon import Client, Daemon
 
 KILL_SECONDS = 30.0
@@ -42,6 +44,9 @@ class Stage:
         **options: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        #: how clients connect, and write to what they are connected to.
+        self.connector: dict[str, Any] = dict(CONNECTOR)
+        self.write: Callable[[dict[str, Any], int, bytes], bool] = write_by_iscsi
         self._aim = folder / "aim"
         self._record = folder / "points"
         self._faults = folder / "faults.json"

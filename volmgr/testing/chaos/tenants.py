@@ -18,9 +18,7 @@ from typing import Any
 
 from volmgr import exception
 from volmgr.testing.chaos.bytes import SLOTS, block_of, offset_of
-from volmgr.testing.chaos.iscsi import write as write_by_iscsi
 from volmgr.testing.chaos.stage import Stage, do
-from volmgr.testing.chaos.story import CONNECTOR
 from volmgr.testing.daemon import Client
 from volmgr.testing.waiting import wait_until
 
@@ -49,14 +47,14 @@ class Actor:
     """What both kinds share.
 
     :param seed: what it does is the same for the same seed, as far as the answers are.
-    :param iscsi: whether what is connected is written by way of the target.
+    :param by_target: whether what is connected is written by way of the target.
     """
 
-    def __init__(self, stage: Stage, seed: str, project: str, *, iscsi: bool) -> None:
+    def __init__(self, stage: Stage, seed: str, project: str, *, by_target: bool) -> None:
         self.stage = stage
         self.random = random.Random(seed)
         self.project = project
-        self.iscsi = iscsi
+        self.by_target = by_target
         self.client: Client = stage.daemon.client()
         self.wrong: list[str] = []
         self.done = 0
@@ -117,8 +115,8 @@ class Tenant(Actor):
     :ivar patient: whether the target may die too, so that a write is tried again until it is taken.
     """
 
-    def __init__(self, stage: Stage, seed: str, project: str, *, iscsi: bool) -> None:
-        super().__init__(stage, seed, project, iscsi=iscsi)
+    def __init__(self, stage: Stage, seed: str, project: str, *, by_target: bool) -> None:
+        super().__init__(stage, seed, project, by_target=by_target)
         self.volumes: dict[str, Kept] = {}
         self.acknowledged = 0
         self.patient = False
@@ -176,17 +174,17 @@ class Tenant(Actor):
 
     def extend(self, volume: Kept) -> None:
         if volume.size < MAX_SIZE:
-            if self.iscsi:
+            if self.by_target:
                 self.disconnect(volume)  # tgt cannot show a new size to who is connected
             self.must("extend_volume", volume_id=volume.id, new_size=volume.size + 1)
             volume.size += 1
 
     def connect(self, volume: Kept) -> None:
-        volume.info = self.must("initialize_connection", volume_id=volume.id, connector=CONNECTOR)
+        volume.info = self.must("initialize_connection", volume_id=volume.id, connector=self.stage.connector)
 
     def disconnect(self, volume: Kept) -> None:
         if volume.info is not None:
-            self.must("terminate_connection", volume_id=volume.id, connector=CONNECTOR)
+            self.must("terminate_connection", volume_id=volume.id, connector=self.stage.connector)
             volume.info = None
 
     def rename(self, volume: Kept) -> None:
@@ -203,7 +201,7 @@ class Tenant(Actor):
         del self.volumes[volume.id]
 
     def write(self, volume: Kept) -> None:
-        """Write a text that is nowhere else into a slot, over iSCSI where that is connected."""
+        """Write a text that is nowhere else into a slot, by the target where that is connected."""
         slot = self.random.randrange(SLOTS)
         offset = offset_of(slot)
         text = f"{self.project} {volume.id} {self.acknowledged} "
@@ -211,8 +209,8 @@ class Tenant(Actor):
         block = block_of(text)
         if offset + len(block) > volume.size << 30:
             return
-        if volume.info is not None and self.iscsi:
-            self._write_by_iscsi(volume, offset, block)
+        if volume.info is not None and self.by_target:
+            self._write_by_target(volume, offset, block)
         else:
             fd = os.open(self.stage.outside.path_of(self._object_of(volume.id)), os.O_WRONLY)
             os.pwrite(fd, block, offset)
@@ -221,14 +219,14 @@ class Tenant(Actor):
         volume.bytes[slot] = text
         self.acknowledged += 1
 
-    def _write_by_iscsi(self, volume: Kept, offset: int, block: bytes) -> None:
+    def _write_by_target(self, volume: Kept, offset: int, block: bytes) -> None:
         """Write until it is acknowledged; without patience the first try must be."""
         assert volume.info is not None
         deadline = time.monotonic() + (PATIENCE_SECONDS if self.patient else 0)
         # The target outlives the daemon: it must take this whatever becomes of the daemon meanwhile.
-        while not write_by_iscsi(volume.info, offset, block):
+        while not self.stage.write(volume.info, offset, block):
             if time.monotonic() >= deadline:
-                raise exception.Inconsistent(f"a write over iSCSI to {volume.id} was refused")
+                raise exception.Inconsistent(f"a write by the target to {volume.id} was refused")
             time.sleep(PAUSE)
 
     def _object_of(self, volume_id: str) -> str:
@@ -244,7 +242,7 @@ class Vandal(Actor):
     """Shares a few volumes with others of its kind, and asks for anything."""
 
     def __init__(self, stage: Stage, seed: str, project: str, ids: tuple[list[str], list[str]]) -> None:
-        super().__init__(stage, seed, project, iscsi=False)
+        super().__init__(stage, seed, project, by_target=False)
         self.volume_ids, self.snapshot_ids = ids
 
     def act(self) -> None:
@@ -262,7 +260,7 @@ class Vandal(Actor):
             ("undelete_volume", of),
             ("attach_volume", {**of, "host_name": self.project, "attachment_id": self.new_id()}),
             ("detach_volume", {**of, "force": True}),
-            ("initialize_connection", {**of, "connector": CONNECTOR}),
+            ("initialize_connection", {**of, "connector": self.stage.connector}),
             ("terminate_connection", {**of, "connector": None, "force": True}),
             ("remove_export", of),
         ]

@@ -25,12 +25,12 @@ mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/confi
 modprobe -a sd_mod sg e1000 veth || fail "load the modules of adapters"
 /lib/systemd/systemd-udevd --daemon && udevadm trigger -s block -s net -s scsi -s pci && udevadm settle || fail "start udev"
 for interface in /sys/class/net/*; do
-    case $(cat "$interface/address") in
-        52:54:00:aa:00:01) ip link set "${interface##*/}" name fc0 ;;
-        52:54:00:aa:00:02) ip link set "${interface##*/}" name fc1 ;;
+    address=$(cat "$interface/address")
+    case $address in
+        52:54:00:aa:00:0*) ip link set "${interface##*/}" name "fc${address##*:0}" ;;
     esac
 done
-for interface in fc0 fc1; do
+for interface in fc0 fc1 fc2; do
     # A Fibre Channel frame is longer than an Ethernet frame usually is.
     sysctl -qw "net.ipv6.conf.$interface.disable_ipv6=1"; ip link set "$interface" mtu 2500 up || fail "bring $interface up"
 done

@@ -18,7 +18,8 @@ from volmgr.testing.lab import errors, guest
 from volmgr.testing.lab.guest import GuestResult, GuestSpec
 
 EMULATOR = "qemu-system-x86_64"
-MACS = ("52:54:00:aa:00:01", "52:54:00:aa:00:02")
+#: Of the adapters ``fc0``, ``fc1`` and ``fc2``, on one hub.
+MACS = ("52:54:00:aa:00:00", "52:54:00:aa:00:01", "52:54:00:aa:00:02")
 _COMMAND_LINE = "console=ttyS0 quiet loglevel=4 panic=-1 random.trust_cpu=on mitigations=off nokaslr tsc=reliable"
 
 
@@ -40,10 +41,14 @@ def run_guest(spec: GuestSpec, sink: Callable[[bytes], object], folder: Path) ->
     guest.compile_sources(spec.cwd)
     with guest.results_folder() as results:
         (results / "init.sh").write_bytes(Path(__file__).with_name("guest-init.sh").read_bytes())
-        command = guest.pytest_command(spec, results.name, tools=str(made.tools))
+        command = guest.pytest_command(spec, results.name)
         (results / "command.sh").write_text(command, encoding="utf-8")
+        (results / "console.log").touch()
         with _started(spec, made, results) as (process, output):
             guest.follow(spec, results, process, output, sink)
+        if process.returncode:
+            said = (results / "qemu.log").read_text(encoding="utf-8", errors="replace").strip()
+            raise errors.BootFailed(f"{EMULATOR} ended with {process.returncode}: {said}", guest.log_of(results))
         return guest.result_of(results, process)
 
 

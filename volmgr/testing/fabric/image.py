@@ -12,17 +12,20 @@ import gzip
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from volmgr.testing.lab import errors
 
 META_PACKAGE = "linux-image-amd64"
-#: A static busybox for the first file system, and what os-brick calls to extend a Fibre Channel volume.
-TOOLS = ("busybox-static", "lsscsi")
+#: A static one, for the first file system.
+BUSYBOX = "busybox-static"
 #: What the kernel needs before it sees the machine's files.
 MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
 SECONDS = 600
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -30,25 +33,24 @@ class Image:
     """What a guest boots from.
 
     :param kernel: its file. :param initramfs: the first file system. :param release: the kernel's, as ``uname -r``.
-    :param modules: its folder of modules. :param tools: the folder with the programs that were unpacked.
+    :param modules: its folder of modules.
     """
 
     kernel: Path
     initramfs: Path
     release: str
     modules: Path
-    tools: Path
 
 
 def make(folder: Path) -> Image:
-    """Return the image, made in ``folder`` if it is not there.
+    """Return the image; what is unpacked of the packages stays in ``folder`` from one run to the next.
 
     :raises LabUnavailable: the packages cannot be fetched, or a program is missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        package = _kernel_package()
+        package = _with_lists(_kernel_package)
         release = package.removeprefix("linux-image-")
         root = folder / "root"
         done = folder / f"made-{release}"
@@ -57,16 +59,24 @@ def make(folder: Path) -> Image:
             initramfs=folder / "initramfs.gz",
             release=release,
             modules=root / "lib" / "modules" / release,
-            tools=root / "usr" / "bin",
         )
-        if done.exists():
-            return image
-        shutil.rmtree(root, ignore_errors=True)
-        _unpack((package, *TOOLS), folder, root)
-        _run("depmod", "-b", str(root), release)
+        if not done.exists():
+            shutil.rmtree(root, ignore_errors=True)
+            _with_lists(lambda: _unpack((package, BUSYBOX), folder, root))
+            # The package has no list of what needs what.
+            _run("depmod", "-b", str(root), release)
+            done.touch()
         _initramfs(image, root, folder)
-        done.touch()
         return image
+
+
+def _with_lists(work: Callable[[], R]) -> R:
+    """Do something with the package lists, which may be missing, or name packages that are not there any more."""
+    try:
+        return work()
+    except errors.LabUnavailable:
+        _run("apt-get", "-q", "update")
+        return work()
 
 
 def _kernel_package() -> str:

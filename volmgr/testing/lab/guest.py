@@ -167,14 +167,11 @@ def compile_sources(cwd: Path) -> None:
             compileall.compile_dir(folder, quiet=2)
 
 
-def pytest_command(spec: GuestSpec, name: str, tools: str = "") -> str:
-    """Return the shell script that runs pytest in the guest, with the caller's interpreter and folder.
-
-    :param tools: a further folder of programs.
-    """
+def pytest_command(spec: GuestSpec, name: str) -> str:
+    """Return the shell script that runs pytest in the guest, with the caller's interpreter and folder."""
     environment = {key: os.environ[key] for key in _INHERITED if key in os.environ}
     environment |= {
-        "PATH": f"{Path(sys.executable).parent}:{_SYSTEM_PATH}{':' if tools else ''}{tools}",
+        "PATH": f"{Path(sys.executable).parent}:{_SYSTEM_PATH}",
         "PYTHONDONTWRITEBYTECODE": "1",
         "TMPDIR": "/run/volmgr-lab/tmp",
         "COLUMNS": str(shutil.get_terminal_size((120, 24)).columns),
@@ -268,8 +265,9 @@ def follow(
             ready, deadline = True, time.monotonic() + spec.timeout_seconds
         if time.monotonic() > deadline:
             if not ready:
-                raise errors.BootFailed(f"the guest did not start within {spec.boot_timeout_seconds:g} s", _log(folder))
-            raise errors.GuestTimedOut(f"the tests did not end within {spec.timeout_seconds:g} s", _log(folder))
+                late = f"the guest did not start within {spec.boot_timeout_seconds:g} s"
+                raise errors.BootFailed(late, log_of(folder))
+            raise errors.GuestTimedOut(f"the tests did not end within {spec.timeout_seconds:g} s", log_of(folder))
     drained = time.monotonic() + _DRAIN_SECONDS
     while time.monotonic() < drained and _pump(output, sink, 0.0):
         pass
@@ -291,7 +289,7 @@ def _pump(output: int, sink: Callable[[bytes], object], wait_seconds: float) -> 
 
 
 def result_of(folder: Path, process: subprocess.Popen[bytes]) -> GuestResult:
-    log = _log(folder)
+    log = log_of(folder)
     if not (folder / "ready").exists():
         reason = _content(folder / "boot-error")
         raise errors.BootFailed(f"the guest did not start: {reason.decode().strip() if reason else 'see its log'}", log)
@@ -317,5 +315,5 @@ def _content(path: Path) -> bytes | None:
     return path.read_bytes() if path.exists() else None
 
 
-def _log(folder: Path) -> str:
+def log_of(folder: Path) -> str:
     return (folder / "console.log").read_text(encoding="utf-8", errors="replace")

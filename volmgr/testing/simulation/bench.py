@@ -29,6 +29,7 @@ host = node
 enabled_backends = b
 reconcile_interval = 20
 [b]
+aoe_last_shelf_id = 1
 """
 #: by table: what is written down of a row's change.
 _NOTED = {

@@ -20,6 +20,8 @@ STAGE_NAMES = (
 #: stages on which the verbs of groups meet each other and the rest; on others they would find nothing.
 GROUP_STAGES = ("grouped", "cgsnapped")
 LATE: tuple[tuple[float, ...], ...] = ((0.0,), (0.0, 0.0), (0.3,), (2.0,), (20.0,), (90.0,))
+#: those that share nothing but the code below the target differ for it; iSER is iSCSI to it.
+TRANSPORTS = ("iscsi", "iscsi", "fibre_channel", "aoe")
 BACKEND_ERRORS = ("volmgr.backend_down", "volmgr.no_space", "volmgr.busy.volume", "volmgr.timeout", "volmgr.not_found")
 DATABASE_ERRORS = ("volmgr.busy.database", "volmgr.backend_down.database")
 #: what the verbs of clients ask of the driver: the work itself, then what undoes or follows it.
@@ -271,22 +273,27 @@ def random_plan(seed: int) -> Plan:
         steer=rng.choice(("retry", "retry", "abandon")),
         audits=rng.random() < 0.3,
         orphans=rng.choice(((), (), (), ("v2",), ("s1",), ("v0", "v1", "v2", "s0", "s1"))),
+        transport=rng.choice(TRANSPORTS),
     )
 
 
 def pairs(stages: tuple[str, ...] = ("deleted", "exported", "attached")) -> Iterator[Plan]:
-    """Yield one plan for every pair of verbs on every one of these stages; each message comes twice."""
+    """Yield one plan for every pair of verbs on every one of these stages; each message comes twice.
+
+    One after the other goes by another transport.
+    """
     met = [(stage, one, other) for stage in stages for one in ASKED for other in ASKED]
     for stage, asked in OWN.items():
         beside = asked if stage in ALONE else (*ASKED, *asked)
         met += [(stage, one, other) for one in asked for other in beside]
         met += [(stage, one, other) for one in ASKED for other in asked if stage not in ALONE]
-    for stage, (first, verb, arguments), (second, other, others) in met:
+    for number, (stage, (first, verb, arguments), (second, other, others)) in enumerate(met):
         requests = (
             Request(f"1-{first}", verb, arguments, 0, late=(0.0,)),
             Request(f"2-{second}", other, others, 1, late=(0.0,)),
         )
-        yield Plan(requests, stage=stage, retention=6 if stage == "deleted" else 0)
+        transport = TRANSPORTS[number % len(TRANSPORTS)]
+        yield Plan(requests, stage=stage, retention=6 if stage == "deleted" else 0, transport=transport)
 
 
 def crashes(plan: Plan, places: list[str], every: int = 1, offset: int = 0) -> Iterator[Plan]:

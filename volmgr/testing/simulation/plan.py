@@ -69,6 +69,8 @@ class Plan:
     :param audits: whether the worker compares both sides in the background, at its start and now and then.
     :param orphans: what else is in the storage, see :func:`volmgr.testing.simulation.orphans.place`.
     :param steer: what an operator does with operations that are parked for him, ``retry`` or ``abandon``.
+    :param transport: by which the target is reached: ``iscsi``, ``fibre_channel`` (numbers for each port and
+        initiator) or ``aoe`` (an address for each export).
     """
 
     requests: tuple[Request, ...]
@@ -82,6 +84,7 @@ class Plan:
     steer: str = "retry"
     audits: bool = False
     orphans: tuple[str, ...] = ()
+    transport: str = "iscsi"
 
     def to_json(self) -> str:
         """Return the plan as one line of JSON."""

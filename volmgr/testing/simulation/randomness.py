@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The machine's randomness, drawn from a seed for a while: UUIDs, serials, secrets and the pauses of retries.
+"""The machine's randomness, drawn from a seed for a while: UUIDs, serials, secrets, addresses and pauses.
 
 The same plan must give the same ids in every process, because rows are sorted by them. Nothing goes to a native thread
 meanwhile: what would is a plain call, as it is where threads are native.
@@ -16,6 +16,7 @@ from typing import Any
 from unittest import mock
 
 from volmgr import concurrency
+from volmgr.db import luns, shelves
 
 
 @contextlib.contextmanager
@@ -42,6 +43,8 @@ def seeded(seed: str) -> Iterator[None]:
             mock.patch.object(uuid, "uuid4", uuid4),
             mock.patch.object(secrets, "token_bytes", token_bytes),
             mock.patch.object(secrets, "token_hex", token_hex),
+            mock.patch.object(luns, "_random", source),
+            mock.patch.object(shelves, "_random", source),
             mock.patch.object(concurrency, "offload", here),
         ):
             yield

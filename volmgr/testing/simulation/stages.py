@@ -78,20 +78,21 @@ STAGES: dict[str, tuple[Request, ...]] = {
 }
 
 
-def begin(bench: Bench, stage: str) -> Beginning:
-    """Return a stage of :data:`STAGES`."""
-    if stage not in bench.stages:
+def begin(bench: Bench, stage: str, transport: str = "iscsi") -> Beginning:
+    """Return a stage of :data:`STAGES`, for a target of some transport."""
+    key = (stage, transport)
+    if key not in bench.stages:
         asked = tuple(item for item in map(bench.room.ask, STAGES[stage]) if item is not None)
         *before, last = asked or (None,)
         if last is _BACKUP:
             # What is backed up has bytes.
-            ground = make(bench, Plan(tuple(before), order=1, switch=0.0))
+            ground = make(bench, Plan(tuple(before), order=1, switch=0.0, transport=transport))
             ground.store.write(names.object_name("volume", uuid_of("v0")), MiB, b"some bytes")
-            bench.stages[stage] = make(bench, Plan((last,), order=1, switch=0.0), ground)
+            bench.stages[key] = make(bench, Plan((last,), order=1, switch=0.0, transport=transport), ground)
             ground.database.close()
         else:
-            bench.stages[stage] = make(bench, Plan(asked, order=1, switch=0.0))
-    return bench.stages[stage]
+            bench.stages[key] = make(bench, Plan(asked, order=1, switch=0.0, transport=transport))
+    return bench.stages[key]
 
 
 def make(bench: Bench, plan: Plan, beginning: Beginning | None = None) -> Beginning:
@@ -112,4 +113,4 @@ def make(bench: Bench, plan: Plan, beginning: Beginning | None = None) -> Beginn
 def make_world(bench: Bench, plan: Plan, **options: object) -> World:
     """Return the world of a plan, on its stage."""
     made: Callable[..., World] = World
-    return made(bench, plan, beginning=begin(bench, plan.stage), **options)
+    return made(bench, plan, beginning=begin(bench, plan.stage, plan.transport), **options)

@@ -267,7 +267,8 @@ class StorPoolRoom(Room):
         # A plan without any strike stays so: what nobody disturbs must be right to the last word.
         if strikes and rng.random() < 0.5:
             strikes.append(_on_the_wire(rng, plan, Strike("", "fail", rng.choice((1, 1, 2)))))
-        return plan.but(strikes=tuple(strikes))
+        # It has no target: every transport is the same to it.
+        return plan.but(strikes=tuple(strikes), transport="iscsi")
 
     def mended(self, plan: Plan) -> bool:
         # What is done so late that its rows are gone leaves what nobody but an audit can find.

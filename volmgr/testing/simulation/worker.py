@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
+from volmgr import exception
 from volmgr.backups.store import BackupStore
 from volmgr.backups.stores import DEFAULT
 from volmgr.crypto import Cipher
@@ -26,7 +27,7 @@ from volmgr.service import Worker
 from volmgr.targets.fake import FakeTarget
 from volmgr.testing.simulation.database import SimDatabase
 from volmgr.testing.simulation.scheduler import Life, Lock, Pools, Scheduler, VirtualClock
-from volmgr.types import ExportSpec
+from volmgr.types import ExportSpec, Grant
 
 #: lanes and their threads: few, so that requests meet full pools.
 LANES = {"control": 3, "bulk": 2, "observe": 1}
@@ -61,6 +62,63 @@ class SimTarget(FakeTarget):
         if self.scheduler is not None:
             self.scheduler.reach("target:sync/after")
         return changed
+
+    @staticmethod
+    def connector_of(host: str) -> dict[str, Any]:
+        """Return the connector of a host, by its name of one letter."""
+        return {"initiator": f"iqn.1993-08.org.debian:01:{host}", "ip": "127.0.0.1", "host": host}
+
+
+class SimPorts(SimTarget):
+    """A target whose exports share two ports, as Fibre Channel's do: initiators tell them apart by the number alone."""
+
+    protocol: ClassVar[str] = "fibre_channel"
+    ports = ("2000000000000001", "2000000000000002")
+
+    def validate_connector(self, connector: dict[str, Any]) -> None:
+        """Check that the connector has a port's name."""
+        if not connector.get("wwpns"):
+            raise exception.InvalidConnector(missing="wwpns")
+
+    def admit(self, initiator: str) -> None:
+        """Do nothing: whoever logs in is known."""
+
+    def _peers(self, grant: Grant) -> tuple[str, ...]:
+        return grant.wwpns
+
+    @staticmethod
+    def connector_of(host: str) -> dict[str, Any]:
+        """Return the connector of a host with two ports of its own."""
+        names = [f"21000000000{number}00{ord(host):02x}" for number in range(2)]
+        return {"wwpns": names, "wwnns": names, "ip": "127.0.0.1", "host": host}
+
+
+class SimShelves(SimTarget):
+    """A target whose exports each have an address, as those over ATA over Ethernet have."""
+
+    protocol: ClassVar[str] = "aoe"
+    shows_ungranted: ClassVar[bool] = False
+
+    def sync(self, spec: ExportSpec) -> bool:
+        """Keep ``spec`` while somebody is let in; nothing runs for it otherwise."""
+        return super().sync(dataclasses.replace(spec, wanted=spec.wanted and bool(spec.grants)))
+
+    def validate_connector(self, connector: dict[str, Any]) -> None:
+        """Check that the connector has an Ethernet address."""
+        if not connector.get("aoe_macs"):
+            raise exception.InvalidConnector(missing="aoe_macs")
+
+    def _peers(self, grant: Grant) -> tuple[str, ...]:
+        return grant.macs
+
+    @staticmethod
+    def connector_of(host: str) -> dict[str, Any]:
+        """Return the connector of a host with one interface."""
+        return {"aoe_macs": [f"02:00:00:00:00:{ord(host):02x}"], "ip": "127.0.0.1", "host": host}
+
+
+#: by the transport of a plan.
+TARGETS: dict[str, type[SimTarget]] = {"iscsi": SimTarget, "fibre_channel": SimPorts, "aoe": SimShelves}
 
 
 class SimWorker(Worker):

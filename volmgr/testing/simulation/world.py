@@ -26,7 +26,7 @@ from volmgr.testing.simulation.plan import Plan, Request, Strike, uuid_of
 from volmgr.testing.simulation.randomness import seeded
 from volmgr.testing.simulation.rooms import copied
 from volmgr.testing.simulation.scheduler import Life, Scheduler, Stuck
-from volmgr.testing.simulation.worker import SimTarget, SimWorker
+from volmgr.testing.simulation.worker import TARGETS, SimWorker
 
 PREFIX = "iqn.2010-10.org.openstack:"
 WAIT_TRIES = 200
@@ -102,7 +102,8 @@ class World:
         self.scheduler = Scheduler(
             plan.order, switch=plan.switch, drift=plan.drift, strike=self._strike, trace=trace, start=start
         )
-        self.target = SimTarget(TargetConfig(PREFIX, (types.Portal("127.0.0.1", 3260),), "/nonexistent"))
+        config = TargetConfig(PREFIX, (types.Portal("127.0.0.1", 3260),), "/nonexistent")
+        self.target = TARGETS[plan.transport](config)
         self.target.scheduler = self.scheduler
         self.target.exports.update(exports)
         self.backups = BackupMemory(lambda method: self.scheduler.reach(f"backup:{method}"))
@@ -259,7 +260,7 @@ class World:
         if value.startswith("@"):
             return uuid_of(value[1:])
         if value.startswith("&"):
-            return {"initiator": f"iqn.1993-08.org.debian:01:{value[1:]}", "ip": "127.0.0.1", "host": value[1:]}
+            return self.target.connector_of(value[1:])
         if value.startswith("%"):
             return self.keys.get(uuid_of(value[1:]), "no key is known")
         if value.startswith("$"):

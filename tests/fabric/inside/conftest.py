@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stages of the matrix: each is made once, before its first check, and ended after its last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.fabric.inside import transports
+from tests.fabric.inside.stages import Stage, Volumes
+from volmgr.testing.lab.loopgroup import loop_group
+
+#: How many exports one check needs at most, and those of the transports that are up beside it.
+VOLUMES, SIZE_MIB = 6, 24
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Volumes]:
+    with loop_group(tmp_path_factory.mktemp("group"), "fabric", size_mib=400, pool_mib=8) as group:
+        yield Volumes(group, [group.create_thick(f"v{number}", SIZE_MIB) for number in range(VOLUMES)])
+
+
+@pytest.fixture(scope="module")
+def fibre_channel(volumes: Volumes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with transports.fibre_channel(volumes, tmp_path_factory.mktemp("fc")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def iser(volumes: Volumes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with transports.iser(volumes, tmp_path_factory.mktemp("iser")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def aoe(volumes: Volumes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with transports.aoe(volumes, tmp_path_factory.mktemp("aoe")) as made:
+        yield made
+
+
+@pytest.fixture(params=["fibre_channel", "iser", "aoe"])
+def stage(request: pytest.FixtureRequest) -> Stage:
+    made: Stage = request.getfixturevalue(request.param)
+    return made
