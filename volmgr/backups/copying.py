@@ -79,6 +79,8 @@ class Writer:
         self.draft = draft
         self.parent = parent
         self.moved = Moved()
+        #: how many bytes of the source were read; the rest was known to be holes, or as it was.
+        self.read_bytes = 0
         self._level = level
         self._own = len(draft.holders) - 1
         self._zeros = bytes(draft.chunk_bytes)
@@ -138,7 +140,10 @@ class Writer:
         offset, length = number * draft.chunk_bytes, draft.length(number)
         if source.is_hole(offset, length):
             return None
+        if self._is_as_before(number) and source.is_same(offset, length):
+            return before
         data = source.read(offset, length)
+        self.read_bytes += length
         if data == (self._zeros if length == draft.chunk_bytes else bytes(length)):
             return None
         digest = source.work(form.digest, data)
@@ -153,6 +158,11 @@ class Writer:
         self._stored.objects += 1
         self._stored.bytes += stored
         return Chunk(self._own, digest, stored)
+
+    def _is_as_before(self, number: int) -> bool:
+        """Return whether the parent has this chunk, and as long."""
+        parent = self.parent
+        return parent is not None and number < parent.chunks and parent.length(number) == self.draft.length(number)
 
     def _account(self, entry: Entry, number: int) -> None:
         """Count a chunk that an earlier run has put."""
@@ -286,13 +296,14 @@ class BackupService:
     size_bytes: int = 0
     manifest: Manifest | None = None
     moved_bytes: int = 0
+    read_bytes: int = 0
 
     def backup(self, backup: Any, file: Any) -> None:
         """Copy the bytes of ``file``, a binary file of the volume's size, into the store."""
         assert self.draft is not None
         writer = Writer(self.store, self.draft, self.parent, self.level)
         self.manifest = writer.write(file)
-        self.moved_bytes = writer.moved.bytes
+        self.moved_bytes, self.read_bytes = writer.moved.bytes, writer.read_bytes
 
     def restore(self, backup: Any, volume_id: str, file: Any) -> None:
         """Write the backup to ``file``, opened for reading and writing."""
