@@ -8,6 +8,7 @@ behind the last whole chunk, and inside a command that has neither daemon nor da
 from __future__ import annotations
 
 import dataclasses
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from volmgr.backups.format import Chunk, Entry, Manifest
 from volmgr.backups.store import BackupStore
 from volmgr.drivers import progress
 from volmgr.types import MiB
+
+LOG = logging.getLogger(__name__)
 
 _WRITTEN, _RESTORED = "backup", "restored"
 #: after so many bytes a restored volume is flushed and what was reached is kept for a later run.
@@ -93,6 +96,8 @@ class Writer:
         :raises Cancelled: it was told to stop; :func:`remove` takes away what is there.
         """
         source, draft = source_of(file), self.draft
+        if left := self.store.sweep(draft.id):
+            LOG.info("%d objects of the backup %s were broken off by an earlier run", left, draft.id)
         # What an earlier run of this backup has put; its names say what is in it.
         self._present = {item.name: item.size for item in self.store.list_objects(draft.id)}
         begun = (progress.kept(_WRITTEN) or {}) if self._present else {}
