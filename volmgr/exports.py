@@ -21,10 +21,11 @@ from sqlalchemy.engine import Connection
 from volmgr import exception, names, qos, types
 from volmgr.crypto import Cipher
 from volmgr.db import exports as rows
-from volmgr.db import initiators, luns
+from volmgr.db import luns
 from volmgr.db.admission import Settings
 from volmgr.db.engine import Database
 from volmgr.locks import KeyedLocks
+from volmgr.own_exports import PROTOCOL, OwnExports
 from volmgr.peers import PORTS, peer_key, port_names
 from volmgr.runtime import Clock
 from volmgr.targets.base import Target
@@ -64,13 +65,14 @@ class Exports:
         self.cipher = cipher
         self.clock = clock
         self.locks = KeyedLocks()
+        self.own = OwnExports(database, driver, cipher, self.locks)
         self._killpoint = killpoint or (lambda _name: None)
         #: by resource, when an export that could not be made is worth another try; see :meth:`restore_missing`.
         self._not_before: dict[str, float] = {}
 
     @property
     def protocol(self) -> str:
-        return self.target.protocol if self.target is not None else "local"
+        return self.target.protocol if self.target is not None else PROTOCOL
 
     def validate(self, connector: dict[str, Any]) -> None:
         """Check a connector before anything changes.
@@ -207,7 +209,7 @@ class Exports:
     def _answer(self, found: rows.Wanted, grant: types.Grant, connector: dict[str, Any]) -> dict[str, Any]:
         resource = found.resource
         if self.target is None:
-            info = self._ask_driver(resource, connector)
+            info = self.own.connect(resource, connector)
             data = dict(info["data"])
             protocol = info["driver_volume_type"]
         else:
@@ -220,25 +222,6 @@ class Exports:
         data.setdefault("discard", False)
         data["serial"] = resource.serial
         return {"driver_volume_type": protocol, "data": data}
-
-    def _ask_driver(self, resource: types.Volume | types.Snapshot, connector: dict[str, Any]) -> dict[str, Any]:
-        """Return a driver's own answer; what it wants to remember of the initiator is stored, and handed back to it."""
-        snapshot = isinstance(resource, types.Snapshot)
-        verb = self.driver.initialize_connection_snapshot if snapshot else self.driver.initialize_connection
-        peer, backend = peer_key(connector, self.protocol)[:255], self.driver.backend_name
-        with self.locks.hold(f"what {backend} knows of {peer}", about=resource.id):
-            with self.database.reader() as conn:
-                known = initiators.get(conn, self.cipher, peer, backend)
-            # Who has nothing stored may be a driver that takes no such argument.
-            info: dict[str, Any] = verb(resource, connector, **({"initiator_data": known} if known else {}))
-            if updates := info.get("initiator_updates"):
-
-                def write() -> None:
-                    with self.database.writer(urgent=True) as conn:
-                        initiators.save(conn, self.cipher, peer, backend, updates)
-
-                self.database.repeating(write)
-        return info
 
     def disconnect(
         self,
@@ -278,14 +261,12 @@ class Exports:
         with self.locks.hold(resource_id):
             found = self.database.repeating(revoke)
             self._killpoint("disconnect/-/revoked")
-            if found is not None and found.export is not None:
+            if self.target is not None and found is not None and found.export is not None:
                 self._sync(found)
                 self._free_numbers(found)
             if self.target is None and found is not None and gone:
                 everybody = connector is None and attachment_id is None
-                snapshot = isinstance(found.resource, types.Snapshot)
-                verb = self.driver.terminate_connection_snapshot if snapshot else self.driver.terminate_connection
-                verb(found.resource, None if everybody else connector or {}, force=everybody)
+                self.own.disconnect(found.resource, connector, everybody=everybody)
             self._killpoint("disconnect/-/synced")
             return bool(gone)
 
@@ -347,10 +328,12 @@ class Exports:
                 self.target.sync(types.ExportSpec(kind, resource_id, target_name, wanted=False))
 
     def _unserve(self, kind: str, resource_id: str) -> None:
-        if self.target is None:
-            return
         with self.database.reader() as conn:
             found = rows.wanted(conn, kind, resource_id)
+        if self.target is None:
+            if found is not None and found.export is not None:
+                self.own.remove(found.resource)
+            return
         name = names.target_name(self.settings.target_prefix, kind, resource_id)
         if found is not None and found.export is not None:
             name = found.export.target_name  # that of another volume, whose storage it took over
@@ -397,7 +380,7 @@ class Exports:
             if found is None or found.export is None:
                 return False
             self._here(found)
-            self._sync(found)
+            self._sync(found if self.target is not None else self._with_accounts([found])[0])
             self._free_numbers(found)
             return True
 
@@ -451,6 +434,8 @@ class Exports:
                 stack.enter_context(self.locks.hold(resource_id))
             with self.database.reader() as conn:
                 batch = rows.many_wanted(conn, kind, ids)
+            if self.target is None:
+                batch = self._with_accounts(batch)
             for found in batch:
                 try:
                     self._sync(found)
@@ -464,6 +449,14 @@ class Exports:
     def _sync(self, found: rows.Wanted) -> None:
         if self.target is not None:
             self.target.sync(self.spec(found))
+        elif isinstance(found.resource, types.Volume):
+            self.own.ensure(found.resource)
+
+    def _with_accounts(self, batch: list[rows.Wanted]) -> list[rows.Wanted]:
+        """Return the same with what a driver that exports by itself needs to know of each resource."""
+        typed = [self._typed(found) for found in batch]
+        known = self.own.known([found.resource for found in typed])
+        return [dataclasses.replace(found, resource=item) for found, item in zip(typed, known, strict=True)]
 
     def _free_numbers(self, found: rows.Wanted) -> None:
         """Give back the numbers of initiators that lost their access; only now nothing answers to them any more."""
@@ -497,6 +490,14 @@ class Exports:
             shelf=export.shelf,
             blade=export.blade,
         )
+
+    def resource(self, kind: str, resource_id: str) -> types.Volume | types.Snapshot:
+        """Return a resource with its type.
+
+        :raises NotFound: it is not there.
+        """
+        with self.database.reader() as conn:
+            return self._wanted(conn, kind, resource_id).resource
 
     def _wanted(self, conn: Connection, kind: str, resource_id: str, *, lock: bool = False) -> rows.Wanted:
         found = rows.wanted(conn, kind, resource_id, lock=lock)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from volmgr import context as ctx
 from volmgr import exception
-from volmgr.db import models, services
+from volmgr.db import listing, models, services
 from volmgr.db.closing import UPDATABLE
 from volmgr.db.engine import Database
 
@@ -87,9 +87,12 @@ class Replicas:
 
     def look(self) -> int:
         """Ask the driver which replicas stand otherwise than it last said, and write that; returns how many."""
-        if not self.driver.supports("get_replication_updates"):
+        if self.driver.supports("get_replication_updates"):
+            told = self.driver.get_replication_updates(ctx.admin())
+        elif self.driver.supports("get_replication_status"):
+            told = self._one_by_one()
+        else:
             return 0
-        told = self.driver.get_replication_updates(ctx.admin())
         wanted = [
             (item["volume_id"], {key: value for key, value in item["updates"].items() if key in _TOLD})
             for item in told
@@ -106,3 +109,14 @@ class Replicas:
             return count
 
         return self.database.repeating(write)
+
+    def _one_by_one(self) -> list[dict[str, Any]]:
+        """Ask a driver that does not tell of many at once about each volume that has a replica; returns changes."""
+        with self.database.reader() as conn:
+            volumes = listing.replicated(conn, self.host)
+        found = []
+        for volume in volumes:
+            update = dict(self.driver.get_replication_status(ctx.admin(), volume) or {})
+            if any(getattr(volume, key) != value for key, value in update.items() if key in _TOLD):
+                found.append({"volume_id": volume.id, "updates": update})
+        return found

@@ -224,6 +224,8 @@ class Worker:
             self.down(error)
             LOG.error("The backend %s is down: %s", self.host, error, exc_info=not is_ours(error))
             return
+        if self.driver.supports("set_throttle"):
+            self.driver.set_throttle()
         self.driver.set_initialized()
         self.reason = None
 
@@ -275,7 +277,8 @@ class Worker:
         self.spawn(self._beat, "beat")
         if (interval := systemd.watchdog_interval()) is not None:
             self.spawn(lambda: self._feed(interval), "watchdog")
-        LOG.info("Serving %s (driver %s, target %s)", self.host, self.options.volume_driver, self.options.target_helper)
+        what = f"driver {self.options.volume_driver} {self.driver.get_version()}"
+        LOG.info("Serving %s (%s, target %s)", self.host, what, self.options.target_helper or "none")
 
     def init_host_with_rpc(self) -> None:
         """Once the backend is up: run what was begun, rebuild the exports, then pump the journal until the end."""
@@ -334,7 +337,7 @@ class Worker:
 
     def is_working(self) -> bool:
         """Return whether the backend is set up."""
-        return self.reason is None
+        return self.reason is None and bool(self.driver.initialized)
 
     def ready(self) -> None:
         """Return if the backend is set up.

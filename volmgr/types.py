@@ -249,7 +249,8 @@ class CgSnapshot(Record):
 class Backup(Record):
     """A copy of a volume in a store, as SQL holds it; ``size`` is the volume's, in GiB.
 
-    ``source`` is, for drivers, what a backup in the making is made of.
+    ``source`` is, for drivers, what a backup in the making is made of, and ``base`` the snapshot that its parent was
+    made of, if that is still there and as it was then.
     """
 
     id: str
@@ -265,6 +266,7 @@ class Backup(Record):
     service_data: Mapping[str, Any] | None = None
     data_at: datetime.datetime | None = None
     source: Volume | Snapshot | None = None
+    base: Snapshot | None = None
     project_id: str | None = None
     user_id: str | None = None
     display_name: str | None = None

@@ -8,6 +8,7 @@ behind the last whole chunk, and inside a command that has neither daemon nor da
 from __future__ import annotations
 
 import dataclasses
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from volmgr.backups.format import Chunk, Entry, Manifest
 from volmgr.backups.store import BackupStore
 from volmgr.drivers import progress
 from volmgr.types import MiB
+
+LOG = logging.getLogger(__name__)
 
 _WRITTEN, _RESTORED = "backup", "restored"
 #: after so many bytes a restored volume is flushed and what was reached is kept for a later run.
@@ -79,6 +82,8 @@ class Writer:
         self.draft = draft
         self.parent = parent
         self.moved = Moved()
+        #: how many bytes of the source were read; the rest was known to be holes, or as it was.
+        self.read_bytes = 0
         self._level = level
         self._own = len(draft.holders) - 1
         self._zeros = bytes(draft.chunk_bytes)
@@ -91,6 +96,8 @@ class Writer:
         :raises Cancelled: it was told to stop; :func:`remove` takes away what is there.
         """
         source, draft = source_of(file), self.draft
+        if left := self.store.sweep(draft.id):
+            LOG.info("%d objects of the backup %s were broken off by an earlier run", left, draft.id)
         # What an earlier run of this backup has put; its names say what is in it.
         self._present = {item.name: item.size for item in self.store.list_objects(draft.id)}
         begun = (progress.kept(_WRITTEN) or {}) if self._present else {}
@@ -138,7 +145,10 @@ class Writer:
         offset, length = number * draft.chunk_bytes, draft.length(number)
         if source.is_hole(offset, length):
             return None
+        if self._is_as_before(number) and source.is_same(offset, length):
+            return before
         data = source.read(offset, length)
+        self.read_bytes += length
         if data == (self._zeros if length == draft.chunk_bytes else bytes(length)):
             return None
         digest = source.work(form.digest, data)
@@ -153,6 +163,11 @@ class Writer:
         self._stored.objects += 1
         self._stored.bytes += stored
         return Chunk(self._own, digest, stored)
+
+    def _is_as_before(self, number: int) -> bool:
+        """Return whether the parent has this chunk, and as long."""
+        parent = self.parent
+        return parent is not None and number < parent.chunks and parent.length(number) == self.draft.length(number)
 
     def _account(self, entry: Entry, number: int) -> None:
         """Count a chunk that an earlier run has put."""
@@ -286,13 +301,14 @@ class BackupService:
     size_bytes: int = 0
     manifest: Manifest | None = None
     moved_bytes: int = 0
+    read_bytes: int = 0
 
     def backup(self, backup: Any, file: Any) -> None:
         """Copy the bytes of ``file``, a binary file of the volume's size, into the store."""
         assert self.draft is not None
         writer = Writer(self.store, self.draft, self.parent, self.level)
         self.manifest = writer.write(file)
-        self.moved_bytes = writer.moved.bytes
+        self.moved_bytes, self.read_bytes = writer.moved.bytes, writer.read_bytes
 
     def restore(self, backup: Any, volume_id: str, file: Any) -> None:
         """Write the backup to ``file``, opened for reading and writing."""

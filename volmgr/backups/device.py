@@ -3,7 +3,7 @@
 
 A driver gives a binary file. One with a descriptor (a file, a block device) is read and written on native threads, its
 holes are known and can be made; of any other seek, read and write are used, and ``next_data`` and ``zero`` where it has
-those. It knows no store.
+those. Either may have ``is_same``. It knows no store.
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ class Source:
         """Return from where on the next bytes are that may be no zeros; ``offset`` where that is not known."""
         known = getattr(self._file, "next_data", None)
         return offset if known is None else int(known(offset))
+
+    def is_same(self, offset: int, length: int) -> bool:
+        """Return whether these bytes are known to be what the parent's source had there."""
+        known = getattr(self._file, "is_same", None)
+        return known is not None and bool(known(offset, length))
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes.

@@ -49,6 +49,10 @@ class DirectoryStore(BackupStore):
         with self._typed("Deleting"):
             offload(self._delete, [self._file(name) for name in names])
 
+    def sweep(self, folder: str) -> int:
+        with self._typed(f"Cleaning {folder}"):
+            return int(offload(_sweep, self._file(folder)))
+
     # --- on a native thread -------------------------------------------------------------------------------------
 
     def _file(self, name: str) -> str:
@@ -131,6 +135,15 @@ def _walk(top: str, name: str) -> list[Stored]:
                 found.append(Stored(f"{prefix}/{file}", os.stat(os.path.join(folder, file)).st_size))
     # What a write that was broken off has left can be deleted under its name, and is nobody's object.
     return [item for item in found if not os.path.basename(item.name).startswith(_UNFINISHED)]
+
+
+def _sweep(top: str) -> int:
+    left = [os.path.join(folder, file) for folder, _inner, files in os.walk(top) for file in files]
+    left = [path for path in left if os.path.basename(path).startswith(_UNFINISHED)]
+    for path in left:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    return len(left)
 
 
 def _folders(top: str) -> list[str]:

@@ -59,6 +59,13 @@ class BackupStore(abc.ABC):
     def delete(self, names: Iterable[str]) -> None:
         """Remove objects; those that are gone already are success."""
 
+    def sweep(self, folder: str) -> int:
+        """Remove what writes that were broken off have left under a folder that nobody writes to; returns how much.
+
+        What begins an object and never becomes one is no object, so nothing else removes it while the rest stays.
+        """
+        return 0
+
     def identity(self) -> str:
         """Return the store's own id, which is made at its first use.
 

@@ -125,6 +125,14 @@ def of_worker(conn: Connection, noun: str, host: str) -> list[Volume] | list[Sna
     return [records.snapshot(row) for row in conn.execute(_SNAPSHOTS.where(here))]
 
 
+def replicated(conn: Connection, host: str) -> list[Volume]:
+    """Return the volumes of one worker that have a replica, for its driver, in one statement."""
+    table = models.volumes
+    here = (table.c.host == host) | table.c.host.startswith(f"{host}#", autoescape=True)
+    with_one = table.c.replication_status.is_not(None) & (table.c.replication_status != "deleted")
+    return [records.volume(row) for row in conn.execute(_VOLUMES.where(here, with_one))]
+
+
 def transfer(conn: Connection, transfer_id: str, project_id: str | None) -> dict[str, Any]:
     """Return the offer of a volume as clients read it.
 

@@ -120,7 +120,7 @@ class BaseVD(Interface, interface=True):
 
     @marked_default
     def set_throttle(self) -> None:
-        """Read the limit of copies (``volume_copy_bps_limit``) again; called after a reload of the configuration."""
+        """Read the limit of copies (``volume_copy_bps_limit``); called once the driver has been set up."""
 
     def get_version(self) -> str:
         """Return the driver's version."""

@@ -17,6 +17,7 @@ class FibreChannelDriver(VolumeDriver):
 
     VERSION = "1.0.0"
     storage_protocol: ClassVar[str | None] = "FC"
+    needs_target: ClassVar[bool] = False
 
     @marked_default
     def initialize_connection(  # type: ignore[override]

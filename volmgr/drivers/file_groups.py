@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from volmgr import exception, names
 from volmgr.concurrency import offload
-from volmgr.drivers import making
+from volmgr.drivers import making, members
 from volmgr.drivers import progress as reports
 from volmgr.drivers.exporting import TargetVD
 from volmgr.drivers.folder import Folder
@@ -25,7 +24,6 @@ from volmgr.drivers.interfaces.groups import Updates
 from volmgr.drivers.naming import missing
 from volmgr.types import ModelUpdate, Snapshot, Volume
 
-LOG = logging.getLogger(__name__)
 Resource = Volume | Snapshot
 #: for how many seconds initiators may be made to wait, for a set and more for each of its members.
 HOLD_SECONDS, HOLD_SECONDS_EACH = 10.0, 1.0
@@ -70,12 +68,12 @@ class FileGroups(ConsistencyGroupVD, SnapshotVD, TrashVD, TargetVD, abstract=Tru
     def delete_consistencygroup(
         self, context: Any, group: Any, volumes: Sequence[Volume]
     ) -> tuple[ModelUpdate, Updates]:
-        return end_each(volumes, self.trash_volume)
+        return members.end_each(volumes, self.trash_volume)
 
     def delete_cgsnapshot(
         self, context: Any, cgsnapshot: Any, snapshots: Sequence[Snapshot]
     ) -> tuple[ModelUpdate, Updates]:
-        return end_each(snapshots, self.trash_snapshot)
+        return members.end_each(snapshots, self.trash_snapshot)
 
     def create_cgsnapshot(
         self, context: Any, cgsnapshot: Any, snapshots: Sequence[Snapshot]
@@ -97,16 +95,11 @@ class FileGroups(ConsistencyGroupVD, SnapshotVD, TrashVD, TargetVD, abstract=Tru
         source_vols: Sequence[Volume] | None = None,
     ) -> tuple[ModelUpdate, Updates]:
         """Make ``volumes`` from the sources, the first from the first, and so on."""
-        sources: Sequence[Resource] = snapshots or source_vols or ()
-        if len(sources) != len(volumes):
-            raise exception.Invalid(
-                f"{len(volumes)} volumes cannot come from {len(sources)} sources", field="source_vols"
-            )
-        for source in sources:
+        pairs = members.paired(volumes, snapshots, source_vols)
+        for _volume, source in pairs:
             if self._volumes.size(source.name) is None:
                 raise missing(source)
-        pairs = [(volume, source.name) for volume, source in zip(volumes, sources, strict=True)]
-        self._copy_all(pairs, live=not snapshots)
+        self._copy_all([(volume, source.name) for volume, source in pairs], live=not snapshots)
         return None, None
 
     # --- all or none --------------------------------------------------------------------------------------------
@@ -172,23 +165,3 @@ class FileGroups(ConsistencyGroupVD, SnapshotVD, TrashVD, TargetVD, abstract=Tru
             return
         with self.target_driver.hold(HOLD_SECONDS + count * HOLD_SECONDS_EACH):
             yield
-
-
-def end_each(members: Sequence[Any], end: Callable[[Any], Any]) -> tuple[ModelUpdate, Updates]:
-    """End members one by one, as far as it goes; returns what a driver tells of that.
-
-    :raises BackendDown: that is no member's failure; whoever repeats goes on where this ended.
-    """
-    told = []
-    for member in members:
-        try:
-            end(member)
-        except exception.BackendDown:
-            raise
-        except exception.VolmgrError as error:
-            LOG.warning("The group's member %s could not be deleted: %s", member.id, error)
-            told.append({"id": member.id, "status": "error_deleting"})
-        else:
-            told.append({"id": member.id, "status": "deleted"})
-    failed = any(item["status"] != "deleted" for item in told)
-    return {"status": "error_deleting" if failed else "deleted"}, told

@@ -49,6 +49,7 @@ class ISCSIDriver(VolumeDriver):
     VERSION = "1.0.0"
     storage_protocol: ClassVar[str | None] = "iSCSI"
     driver_volume_type: ClassVar[str] = "iscsi"
+    needs_target: ClassVar[bool] = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

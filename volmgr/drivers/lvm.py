@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from volmgr import exception, names
 from volmgr.drivers.interfaces.upkeep import Progress
+from volmgr.drivers.lvm_backup import LVMBackups
 from volmgr.drivers.lvm_build import between_id
 from volmgr.drivers.lvm_groups import LVMGroups
 from volmgr.drivers.lvm_manage import LVMManaging
@@ -30,7 +31,7 @@ _SUSPENDED = {LvState.SUSPENDED, LvState.INVALID_SUSPENDED_SNAPSHOT, LvState.MER
 
 
 
-class LVMVolumeDriver(LVMGroups, LVMMoving, LVMReverting, LVMManaging):
+class LVMVolumeDriver(LVMGroups, LVMMoving, LVMReverting, LVMManaging, LVMBackups):
     """Logical volumes ``volume-<id>`` and ``_snapshot-<id>``.
 
     :param vg_obj: a :class:`volmgr.tools.lvm.VolumeGroup` to use in place of the one that the options name.

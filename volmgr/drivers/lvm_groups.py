@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from volmgr import exception
-from volmgr.drivers.file_groups import end_each
+from volmgr.drivers import members
 from volmgr.drivers.interfaces.groups import Updates
 from volmgr.drivers.lvm_build import LVMBuilding, tags_of
 from volmgr.drivers.lvm_setup import silent
@@ -65,12 +65,12 @@ class LVMGroups(LVMBuilding, LVMTrash, abstract=True):
     def delete_consistencygroup(
         self, context: Any, group: Any, volumes: Sequence[Volume]
     ) -> tuple[ModelUpdate, Updates]:
-        return end_each(volumes, self.trash_volume)
+        return members.end_each(volumes, self.trash_volume)
 
     def delete_cgsnapshot(
         self, context: Any, cgsnapshot: Any, snapshots: Sequence[Snapshot]
     ) -> tuple[ModelUpdate, Updates]:
-        return end_each(snapshots, self.trash_snapshot)
+        return members.end_each(snapshots, self.trash_snapshot)
 
     def create_cgsnapshot(
         self, context: Any, cgsnapshot: Any, snapshots: Sequence[Snapshot]
@@ -91,17 +91,9 @@ class LVMGroups(LVMBuilding, LVMTrash, abstract=True):
         source_vols: Sequence[Volume] | None = None,
     ) -> tuple[ModelUpdate, Updates]:
         """Make ``volumes`` from the sources, the first from the first, and so on; larger ones grow afterwards."""
-        sources: Sequence[Resource] = snapshots or source_vols or ()
-        if len(sources) != len(volumes):
-            raise exception.Invalid(
-                f"{len(volumes)} volumes cannot come from {len(sources)} sources", field="source_vols"
-            )
-        for volume, source in zip(volumes, sources, strict=True):
-            if source.size_bytes > volume.size_bytes:
-                raise exception.Invalid(f"{volume.id} is smaller than its source", field="size")
-        pairs = [(volume, source.name) for volume, source in zip(volumes, sources, strict=True)]
-        self._all_at_once(pairs, source_vols or ())
-        for volume, source in zip(volumes, sources, strict=True):
+        pairs = members.paired(volumes, snapshots, source_vols)
+        self._all_at_once([(volume, source.name) for volume, source in pairs], source_vols or ())
+        for volume, source in pairs:
             if volume.size_bytes > source.size_bytes:
                 self.vg.extend(volume.name, volume.size_bytes)
         return None, None

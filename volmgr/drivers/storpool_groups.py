@@ -13,10 +13,10 @@ from typing import Any
 
 from volmgr import exception
 from volmgr.drivers import making
-from volmgr.drivers.file_groups import end_each
 from volmgr.drivers.interfaces.groups import Updates
+from volmgr.drivers.members import end_each, paired
 from volmgr.drivers.storpool_copy import marked, work_of
-from volmgr.drivers.storpool_volumes import StorPoolVolumes, refuse_smaller
+from volmgr.drivers.storpool_volumes import StorPoolVolumes
 from volmgr.types import ModelUpdate, Snapshot, Volume
 
 PATH = "/ctrl/1.0/MultiCluster/VolumesGroupSnapshot"
@@ -84,13 +84,7 @@ class StorPoolGroups(StorPoolVolumes, abstract=True):
 
         A failure leaves what was made by then to the caller, who takes it back by delete_consistencygroup.
         """
-        sources: Sequence[Volume | Snapshot] = snapshots or source_vols or ()
-        if len(sources) != len(volumes):
-            raise exception.Invalid(
-                f"{len(volumes)} volumes cannot come from {len(sources)} sources", field="source_vols"
-            )
-        for volume, source in zip(volumes, sources, strict=True):
-            refuse_smaller(volume, source.size_bytes)
+        paired(volumes, snapshots, source_vols)
         if snapshots:
             for volume, snapshot in zip(volumes, snapshots, strict=True):
                 self.create_volume_from_snapshot(volume, snapshot)

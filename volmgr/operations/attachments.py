@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
+from volmgr import context as ctx
 from volmgr import exception, names, types
 from volmgr.db import attachments, failovers, records
 from volmgr.db import exports as export_rows
@@ -133,11 +134,14 @@ class Attachments:
     def complete(self, attachment_id: str) -> dict[str, Any]:
         """Record that an attachment's instance uses the volume."""
 
+        before: dict[str, types.Attachment] = {}
+
         def write() -> types.Attachment:
             with self.database.writer(urgent=True) as conn:
                 record = attachments.get(conn, attachment_id)
                 if record is None:
                     raise exception.AttachmentNotFound(id=attachment_id)
+                before.setdefault(record.id, record)
                 if record.status not in ATTACHMENT.sources("complete"):
                     raise exception.Conflict(
                         f"The attachment {attachment_id} is {record.status}; to be completed it needs a connection",
@@ -151,7 +155,9 @@ class Attachments:
                 attachments.settle(conn, record.volume_id, self.clock.now())
                 return dataclasses.replace(record, status="attached", attached_at=self.clock.now())
 
-        return records.attachment_view(self.database.repeating(write))
+        made = self.database.repeating(write)
+        self._tell_attached(made, before.get(made.id))
+        return records.attachment_view(made)
 
     @locked_detach_operation
     def delete(self, volume_id: str, attachment_id: str) -> dict[str, Any]:
@@ -163,10 +169,13 @@ class Attachments:
                 raise exception.AttachmentNotFound(id=attachment_id)
             attachments.delete(conn, attachment_id)
             attachments.settle(conn, volume_id, self.clock.now())
+            gone.append(record)
 
+        gone: list[types.Attachment | None] = []
         changed = self.exports.disconnect(
             "volume", volume_id, connector=None, attachment_id=attachment_id, change=change
         )
+        self._tell_detached(volume_id, gone[-1] if gone else None)
         return {"attachment_id": attachment_id, "disconnected": changed}
 
     # --- the database side of attach and detach -------------------------------------------------------------------
@@ -183,6 +192,7 @@ class Attachments:
         """Record that an instance or a host uses a volume; a repeat by the same one is the same attachment."""
         if instance_uuid is None and host_name is None:
             raise exception.Invalid("instance_uuid or host_name is missing", field="instance_uuid")
+        before: dict[str, types.Attachment] = {}
 
         def write() -> types.Attachment:
             with self.database.writer(urgent=True) as conn:
@@ -190,6 +200,8 @@ class Attachments:
                 present = attachments.of_volume(conn, volume_id)
                 now = self.clock.now()
                 same = _same(present, attachment_id) or _user(present, instance_uuid, host_name)
+                if same is not None:
+                    before.setdefault(same.id, same)
                 if same is not None and same.status == "attached":
                     if same.mode != mode:
                         raise exception.Conflict(
@@ -218,7 +230,9 @@ class Attachments:
                 attachments.settle(conn, volume_id, now)
                 return record
 
-        return records.attachment_view(self.database.repeating(write))
+        made = self.database.repeating(write)
+        self._tell_attached(made, before.get(made.id))
+        return records.attachment_view(made)
 
     @locked_detach_operation
     def detach(self, volume_id: str, attachment_id: str | None, force: bool) -> dict[str, Any]:
@@ -227,6 +241,7 @@ class Attachments:
             return self._detach_all(volume_id)
 
         went: list[str] = []
+        gone: list[types.Attachment] = []
 
         def write() -> None:
             with self.database.writer(urgent=True) as conn:
@@ -245,12 +260,14 @@ class Attachments:
                     export_rows.delete_grants(conn, volume_id, attachment_id=chosen.id)
                     attachments.delete(conn, chosen.id)
                     went.append(chosen.id)
+                    gone.append(chosen)
                 attachments.settle(conn, volume_id, self.clock.now())
 
         with self.exports.locks.hold(volume_id):
             self.database.repeating(write)
         if went:
             self.exports.sync("volume", volume_id)
+        self._tell_detached(volume_id, gone[0] if gone else None)
         return {"volume_id": volume_id, "attachment_id": went[0] if went else None}
 
     def _detach_all(self, volume_id: str) -> dict[str, Any]:
@@ -259,7 +276,49 @@ class Attachments:
             attachments.settle(conn, volume_id, self.clock.now())
 
         self.exports.disconnect("volume", volume_id, connector=None, change=change)
+        self._tell_detached(volume_id, None)
         return {"volume_id": volume_id, "attachment_id": None}
+
+    # --- drivers that want to know ----------------------------------------------------------------------------------
+
+    def _tell_attached(self, record: types.Attachment, before: types.Attachment | None) -> None:
+        """Tell a driver that wants to know that a volume is attached; what it refuses is as it was before.
+
+        It is told again by a repeat, so also after a death in between.
+        """
+        driver = self.exports.driver
+        if not driver.supports("attach_volume"):
+            return
+        volume = self.exports.resource("volume", record.volume_id)
+        try:
+            driver.attach_volume(
+                ctx.admin(), volume, record.instance_uuid, record.host_name, record.mountpoint
+            )
+        except Exception:
+            self.database.repeating(lambda: self._as_before(record, before))
+            raise
+
+    def _as_before(self, record: types.Attachment, before: types.Attachment | None) -> None:
+        with self.database.writer(urgent=True) as conn:
+            if before is None:
+                attachments.delete(conn, record.id)
+            else:
+                attachments.update(conn, record.id, status=before.status, attached_at=before.attached_at)
+            attachments.settle(conn, record.volume_id, self.clock.now())
+
+    def _tell_detached(self, volume_id: str, record: types.Attachment | None) -> None:
+        """Tell a driver that wants to know that a volume is not attached any more; a repeat tells it again.
+
+        :param record: the attachment that is gone, None for all, or for one that was gone before.
+        """
+        driver = self.exports.driver
+        if not driver.supports("detach_volume"):
+            return
+        try:
+            volume = self.exports.resource("volume", volume_id)
+        except exception.VolumeNotFound:
+            return  # what is gone is attached to nobody
+        driver.detach_volume(ctx.admin(), volume, record)
 
     # --- connections ----------------------------------------------------------------------------------------------
 

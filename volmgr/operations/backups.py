@@ -20,7 +20,7 @@ from volmgr.backups import copying
 from volmgr.backups.copying import BackupService
 from volmgr.backups.format import Manifest
 from volmgr.backups.stores import DEFAULT
-from volmgr.db import attachments, backups, exports, records
+from volmgr.db import attachments, backups, claims, exports, records
 from volmgr.db.admission import Admitting, Blocked
 from volmgr.db.closing import Closing
 from volmgr.operations import restoring
@@ -108,6 +108,7 @@ class CreateBackup(Operation[CreateArgs]):
                     f"snapshot_id {snapshot.id} is not a snapshot of the volume {a.volume_id}", field="snapshot_id"
                 )
             volume, size = tx.peek_volume(a.volume_id), snapshot.size
+            tx.data["source"] = tx.serial_of(snapshot.name_id)
         else:
             volume = tx.volume(a.volume_id)
             size = volume.size
@@ -115,6 +116,7 @@ class CreateBackup(Operation[CreateArgs]):
             tx.insert_object("snapshot", a.backup_id, temporary, size, role="building", host=volume.host)
             tx.data |= {"temporary": temporary, "attached": _used(tx, volume.id)}
         parent_id = self._parent(tx, volume)
+        tx.data["base"] = self._base(tx, parent_id) if parent_id is not None else None
         backups.complete(tx.conn, a.backup_id, size=size, parent_id=parent_id)
         tx.data |= {"size": size, "parent_id": parent_id, "serial": tx.serial_of(volume.name_id)}
 
@@ -143,6 +145,21 @@ class CreateBackup(Operation[CreateArgs]):
         if (blocked := tx.take([Claim("backup", parent_id, "chain", exclusive=False)])) is not None:
             raise Blocked(blocked)
         return parent_id
+
+    def _base(self, tx: Admitting, parent_id: str) -> str | None:
+        """Hold and return the snapshot that the parent was made of, if what is there under its id is that one still.
+
+        A driver may then know what has changed since without reading; without it everything is read.
+        """
+        parent = tx.backup(parent_id)
+        told = (parent.service_data or {}).get("source")
+        if told is None or parent.snapshot_id in (None, self.a.snapshot_id):
+            return None
+        row = claims.row(tx.conn, "snapshot", str(parent.snapshot_id))
+        if row is None or row.volume_id != self.a.volume_id or tx.serial_of(row.object_id) != told:
+            return None
+        held = tx.take([Claim("snapshot", row.id, "clone", exclusive=False)])
+        return None if held is not None else str(row.id)
 
     # --- steps ----------------------------------------------------------------------------------------------------
 
@@ -197,7 +214,9 @@ class CreateBackup(Operation[CreateArgs]):
         source = temporary if temporary is not None else task.snapshot(str(self.a.snapshot_id))
         draft = self._draft(task, source, self._moment(task, source))
         service = BackupService(store, draft, parent, task.backend.stores.level)
-        backup = dataclasses.replace(task.backup(self.a.backup_id), source=source)
+        base_id = task.data.get("base")
+        base = task.snapshot(base_id) if base_id is not None else None
+        backup = dataclasses.replace(task.backup(self.a.backup_id), source=source, base=base)
         task.driver.backup_volume(task.context, backup, service)
         made = service.manifest
         if made is None:
@@ -206,8 +225,12 @@ class CreateBackup(Operation[CreateArgs]):
             "object_count": made.object_count,
             "stored_bytes": made.stored_bytes,
             "data_at": made.data_at,
-            "service_data": {"store_id": identity, "chain": len(made.holders)},
+            "service_data": {
+                "store_id": identity, "chain": len(made.holders),
+                **({"source": task.data["source"]} if "source" in task.data else {}),
+            },
             "moved_bytes": service.moved_bytes,
+            "read_bytes": service.read_bytes,
         }
 
     @staticmethod
@@ -254,6 +277,7 @@ class CreateBackup(Operation[CreateArgs]):
             "volume_id": self.a.volume_id,
             "parent_id": task.data["parent_id"],
             "moved_bytes": done["moved_bytes"],
+            "read_bytes": done["read_bytes"],
         }
 
     def _complete(self, task: Task, tx: Closing) -> dict[str, Any]:

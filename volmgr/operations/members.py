@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from volmgr import exception, states, types
-from volmgr.db import claims, groups, models
+from volmgr.db import claims, groups, models, records
 from volmgr.db.admission import Admitting, Blocked
 from volmgr.db.closing import Closing
 from volmgr.operations.base import Claim
@@ -213,6 +214,33 @@ def check_member(group: types.Group, volume: types.Volume, field: str) -> None:
             hint=f"Its types: {', '.join(group.volume_types)}",
             field=field,
         )
+
+
+def need_alone(volume: Any, why: str) -> None:
+    """Return if a volume is in no group.
+
+    :param volume: a record or a row of one. :param why: what a group cannot follow, in words.
+    :raises Conflict: it is; the hint says how to take it out.
+    """
+    if volume.group_id is not None:
+        raise exception.Conflict(
+            f"The volume {volume.id} is in the group {volume.group_id}, {why}",
+            hint=f"Take it out first: volmgr group update --remove {volume.id} {volume.group_id}",
+            resource="volume", id=volume.id, status=volume.status,
+        )
+
+
+def keep_type(conn: Connection, volume: types.Volume, type_id: str) -> None:
+    """Return if a volume may have another type: if it is in no group, or in one that has that type.
+
+    :raises Conflict: its group has other types only.
+    """
+    if volume.group_id is None:
+        return
+    row = claims.row(conn, "group", volume.group_id)
+    kept = records.group(row).volume_types if row is not None else ()
+    if kept and type_id not in kept:
+        need_alone(volume, f"which has only volumes of the types {', '.join(kept)}")
 
 
 def keep_whole(tx: Admitting, snapshot_id: str) -> None:

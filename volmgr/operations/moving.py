@@ -23,6 +23,7 @@ from volmgr.db import types as volume_types
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
 from volmgr.drivers.lvm_copy import Pace
+from volmgr.operations import members
 from volmgr.operations.base import Lane, Operation, Step
 from volmgr.operations.placing import of_type
 from volmgr.operations.receiving import ReceiveVolume
@@ -106,11 +107,7 @@ def check_movable(backend: Backend, volume: types.Volume) -> bool:
             f"The volume {volume.id} has {snapshots} snapshots, which cannot go with it",
             hint=f"Delete them first: volmgr snapshot list --volume {volume.id}", id=volume.id, count=snapshots,
         )
-    if volume.group_id is not None:
-        raise exception.Conflict(
-            f"The volume {volume.id} belongs to the group {volume.group_id}, which is of one backend",
-            hint="Take it out of the group first", resource="volume", id=volume.id, status=volume.status,
-        )
+    members.need_alone(volume, "which is of one backend")
     if used and not all(backend.driver.supports(verb) for verb in ("create_snapshot", "local_path")):
         raise exception.VolumeAttached(
             f"The volume {volume.id} is in use, and its backend takes no snapshots to copy from",
@@ -166,6 +163,7 @@ class Moving(Operation[Any]):
             kind = volume_types.find(tx.conn, self.new_type)
             tx.hold_type(kind)
             if kind.id != volume.volume_type_id:
+                members.keep_type(tx.conn, volume, kind.id)
                 tx.data["types"] = [volume.volume_type_id, kind.id]
                 tx.charge_type(volume.project_id, kind.id, volumes=1, gigabytes=volume.size)
         tx.use_reservations(list(self.reserved), volume.project_id)

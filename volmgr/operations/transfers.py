@@ -19,7 +19,7 @@ from volmgr.db import claims, exports, failovers, models, quotas, transfers
 from volmgr.db.admission import Admitting, Blocked
 from volmgr.db.closing import Closing
 from volmgr.db.engine import Database, is_duplicate
-from volmgr.operations import advice
+from volmgr.operations import advice, members
 from volmgr.operations.base import Args, Claim, Operation, Step, arg
 from volmgr.operations.locking import locked_volume_operation
 from volmgr.operations.registry import register
@@ -92,8 +92,9 @@ class Transfers:
         alone = (_V.c.use_count == 0) & _V.c.group_id.is_(None)
         done = conn.execute(sa.update(_V).where(_V.c.id == volume_id, idle, alone).values(status="awaiting-transfer"))
         if not done.rowcount:
+            members.need_alone(row, "which belongs to one project")
             raise exception.Conflict(
-                f"The volume {volume_id} is {row.status}" + (", and in a group" if row.group_id else ""),
+                f"The volume {volume_id} is {row.status}",
                 hint=advice.refused("volume", volume_id, row.status, failovers.loss(conn, row)),
                 resource="volume", id=volume_id,
                 status=row.status, operation_id=row.operation_id,
@@ -186,12 +187,14 @@ class AcceptTransfer(Operation[AcceptArgs]):
     def claimed(self, tx: Admitting) -> None:
         volume = tx.volume(self.a.volume_id)
         offer = tx.conn.execute(models.transfers.select().where(models.transfers.c.volume_id == volume.id)).first()
-        if self.a.transfer_id is not None:
-            if offer is None or (offer.id, offer.salt) != (self.a.transfer_id, self.a.salt):
-                raise exception.TransferNotFound(id=self.a.transfer_id)
-        elif volume.group_id is not None or exports.granted(tx.conn, volume.id):
+        asked = (self.a.transfer_id, self.a.salt)
+        if self.a.transfer_id is not None and (offer is None or (offer.id, offer.salt) != asked):
+            raise exception.TransferNotFound(id=self.a.transfer_id)
+        members.need_alone(volume, "which belongs to one project")
+        if self.a.transfer_id is None and exports.granted(tx.conn, volume.id):
             raise exception.Conflict(
-                f"The volume {volume.id} is in a group, or somebody is connected to it",
+                f"Somebody is connected to the volume {volume.id}",
+                hint=f"End that first: volmgr volume detach --force {volume.id}",
                 resource="volume", id=volume.id, status=volume.status,
             )
         held = self._take_snapshots(tx)

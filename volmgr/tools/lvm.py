@@ -13,10 +13,11 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from volmgr import exception
 from volmgr.tools import lvm_errors as errors
-from volmgr.tools import lvm_gate, lvm_report, process
+from volmgr.tools import lvm_gate, lvm_report, process, thin_delta
 from volmgr.tools.lvm_report import Report
 
 LOG = logging.getLogger(__name__)
@@ -107,6 +108,16 @@ class VolumeGroup:
         """
         words = ("--noheadings", "-o", "transaction_id", f"{self.name}/{_checked(pool)}")
         return int(self._run(["lvs", "--config", self._config, *words], again=True).stdout.strip() or 0)
+
+    def differing(self, pool: str, first: str, second: str, note: Path) -> thin_delta.Ranges:
+        """Return in which bytes two active volumes of a thin pool may differ; one process.
+
+        :param note: see :func:`volmgr.tools.thin_delta.compare`, which also says what is raised.
+        """
+        volumes = (_checked(first), _checked(second))
+        return thin_delta.compare(
+            self.name, _checked(pool), volumes, note=note, timeout=self._timeout, lock_fd=self._lock_fd
+        )
 
     # --- making -------------------------------------------------------------------------------------------------
 

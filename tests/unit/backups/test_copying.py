@@ -146,6 +146,15 @@ def test_a_restore_that_was_broken_off_goes_on_behind_what_is_safe() -> None:
     assert reader.moved.objects == 13 - 4
 
 
+def test_a_backup_that_goes_on_removes_what_a_write_has_left(tmp_path: Path) -> None:
+    store, first = DirectoryStore(str(tmp_path)), small(64)
+    left = tmp_path / first.id / "chunks" / "000000" / ".part-left"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    Writer(store, first).write(io.BytesIO(b"x" * 64))
+    assert not left.exists()
+
+
 def test_ten_changed_mebibytes_move_at_most_sixteen(tmp_path: Path) -> None:
     """The worst place: the change begins and ends in the middle of chunks, and nothing of it can be compressed."""
     rng, size = random.Random(2), 64 * MiB

@@ -104,6 +104,18 @@ def test_a_write_that_was_broken_off_is_no_object_and_goes_with_its_folder(tmp_p
     assert os.listdir(tmp_path) == []
 
 
+def test_what_was_broken_off_goes_when_its_backup_goes_on(tmp_path: Path) -> None:
+    store = DirectoryStore(str(tmp_path))
+    for name in ("a/1", "a/b/2", "other/1"):
+        store.put(name, b"one")
+    for folder in ("a", "a/b", "other"):
+        (tmp_path / folder / f".part-{uuid.uuid4()}").write_bytes(b"half")
+    assert store.sweep("a") == 2
+    assert store.sweep("a") == store.sweep("absent") == 0
+    assert store.sweep("other") == 1
+    assert {item.name for item in store.list_objects("a")} == {"a/1", "a/b/2"}
+
+
 def test_a_service_that_refuses_or_is_away_is_a_typed_error(s3: S3Server) -> None:
     with pytest.raises(exception.BackendDown, match="NoSuchBucket"):
         open_store(f"{s3.url}/no-such-bucket", s3.options).put("a/1", b"one")

@@ -383,3 +383,48 @@ def test_another_store_in_the_place_of_a_backups_own_is_noticed(scene: Scene) ->
     assert "not the store" in record.error["message"]
     scene.stores.add(DEFAULT, scene.store)
     scene.do(backups.DeleteBackup, backup_id=backup_id)
+
+
+def snapshot_of(scene: Scene, snapshot_id: str | None = None) -> str:
+    made = snapshot_id or new_id()
+    scene.do(snapshots.CreateSnapshot, volume_id=scene.volume_id, snapshot_id=made)
+    return made
+
+
+def test_only_what_has_changed_is_read_while_the_parents_snapshot_is_there(scene: Scene) -> None:
+    scene.write(0, b"a" * (20 * MiB))
+    monday = snapshot_of(scene)
+    scene.backup(snapshot_id=monday)
+    scene.write(5 * MiB + 1, b"b" * MiB)
+    tuesday = new_id()
+    done = scene.do(
+        backups.CreateBackup, backup_id=tuesday, volume_id=scene.volume_id, snapshot_id=snapshot_of(scene),
+        incremental=True,
+    )
+    assert (done.result["read_bytes"], scene.row(tuesday)["status"]) == (4 * MiB, "available")
+    copy = scene.restored(tuesday)
+    assert scene.read(copy, 4 * MiB, 3 * MiB) == b"a" * (MiB + 1) + b"b" * MiB + b"a" * (MiB - 1)
+    # Of the volume itself it is the same; and the snapshot is free again.
+    scene.backup(snapshot_id=monday)
+    latest = scene.do(backups.CreateBackup, backup_id=new_id(), volume_id=scene.volume_id, incremental=True)
+    assert latest.result["read_bytes"] == 4 * MiB
+    scene.do(snapshots.DeleteSnapshot, snapshot_id=monday)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_without_the_parents_snapshot_all_is_read(scene: Scene, again: bool) -> None:
+    """Another one under the same id is not that snapshot."""
+    scene.write(0, b"a" * (20 * MiB))
+    monday = snapshot_of(scene)
+    scene.backup(snapshot_id=monday)
+    scene.write(0, b"b" * MiB)
+    scene.do(snapshots.DeleteSnapshot, snapshot_id=monday)
+    scene.rig.run()
+    if again:
+        snapshot_of(scene, monday)
+    scene.write(10 * MiB, b"c")
+    latest = new_id()
+    done = scene.do(backups.CreateBackup, backup_id=latest, volume_id=scene.volume_id, incremental=True)
+    assert done.result["read_bytes"] == 20 * MiB
+    copy = scene.restored(latest)
+    assert scene.read(copy, 0, 1) + scene.read(copy, 10 * MiB, 1) == b"bc"

@@ -13,9 +13,20 @@ import pytest
 from volmgr import exception, types
 from volmgr.context import RequestContext
 from volmgr.db import models
+from volmgr.db import types as volume_types
 from volmgr.drivers.options import Configuration
 from volmgr.drivers.sim import SimDriver
-from volmgr.operations import cgsnapshots, groups, groups_from, snapshots, undelete, volumes
+from volmgr.operations import (
+    cgsnapshots,
+    groups,
+    groups_from,
+    migration,
+    retype,
+    snapshots,
+    transfers,
+    undelete,
+    volumes,
+)
 from volmgr.operations.base import Operation
 from volmgr.testing.invariants import violations
 from volmgr.testing.rig import Rig
@@ -375,3 +386,69 @@ def test_a_volume_goes_where_its_group_is(scene: Scene) -> None:
     assert refused.value.details["field"] == "host"
     with pytest.raises(exception.GroupNotFound):
         scene.rig.submit(volumes.CreateVolume, volume_id=new_id(), size=1, group_id=new_id())
+
+
+# --- members and verbs of single volumes ------------------------------------------------------------------------------
+
+
+def refused(scene: Scene, call: Any) -> exception.Conflict:
+    """Return what a request about the first member is refused with; it says how to take the member out."""
+    before = scene.rig.rows(models.volumes, id=scene.volume_ids[0])
+    with pytest.raises(exception.Conflict) as caught:
+        call()
+    assert scene.group_id in caught.value.message
+    assert f"volmgr group update --remove {scene.volume_ids[0]} {scene.group_id}" in caught.value.hint
+    assert scene.rig.rows(models.volumes, id=scene.volume_ids[0]) == before
+    return caught.value
+
+
+def test_a_member_does_not_move(scene: Scene) -> None:
+    volume_id = scene.volume_ids[0]
+    refused(scene, lambda: scene.ran(migration.MigrateVolume, volume_id=volume_id, host="host@other"))
+
+
+def test_a_member_is_not_given_away(scene: Scene) -> None:
+    rig, volume_id, owner = scene.rig, scene.volume_ids[0], RequestContext(project_id=None, is_admin=True)
+    offers = transfers.Transfers(rig.database, rig.clock, lambda *_: {}, lambda *_: None)
+    refused(scene, lambda: offers.create(owner, new_id(), volume_id, None, 0))
+    refused(
+        scene,
+        lambda: scene.ran(transfers.AcceptTransfer, volume_id=volume_id, new_user="u", new_project="elsewhere"),
+    )
+
+
+def test_a_member_keeps_to_its_groups_types(scene: Scene) -> None:
+    def kind(name: str) -> str:
+        type_id = new_id()
+        with scene.rig.database.writer() as conn:
+            volume_types.create(conn, type_id, name, now=scene.rig.clock.now(), extra_specs={})
+        return type_id
+
+    gold, volume_id = kind("gold"), scene.volume_ids[0]
+    silver = kind("silver")
+    # A group without types takes any.
+    scene.done(retype.Retype, volume_id=volume_id, new_type_id=gold)
+    scene.done(retype.Retype, volume_id=scene.volume_ids[1], new_type_id=gold)
+    with scene.rig.database.writer() as conn:
+        conn.execute(
+            models.groups.update().where(models.groups.c.id == scene.group_id).values(volume_types=[gold])
+        )
+    assert "types" in refused(scene, lambda: scene.ran(retype.Retype, volume_id=volume_id, new_type_id=silver)).message
+    scene.done(groups.UpdateGroup, group_id=scene.group_id, remove_volumes=[volume_id])
+    scene.done(retype.Retype, volume_id=volume_id, new_type_id=silver)
+
+
+def test_who_is_connected_does_not_join_where_members_are_exported_apart(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Answering, "exports_members_apart", True)
+    volume_id = new_id()
+    scene.done(volumes.CreateVolume, volume_id=volume_id, size=1)
+    connector = {"initiator": "iqn.1993-08.org.debian:01:a", "ip": "127.0.0.1", "host": "compute"}
+    scene.rig.attachments.initialize("volume", volume_id, connector)
+    with pytest.raises(exception.Conflict, match="is connected") as caught:
+        scene.ran(groups.UpdateGroup, group_id=scene.group_id, add_volumes=[volume_id])
+    assert f"volmgr attachment list --volume {volume_id}" in caught.value.hint
+    assert scene.rig.rows(models.volumes, id=volume_id)[0]["group_id"] is None
+    scene.rig.attachments.terminate("volume", volume_id, connector, False)
+    scene.done(groups.UpdateGroup, group_id=scene.group_id, add_volumes=[volume_id])

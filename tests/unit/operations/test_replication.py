@@ -61,6 +61,19 @@ def test_a_replica_follows_and_its_status_is_told(site: Site) -> None:
     assert site.wrong() == []
 
 
+def test_a_driver_that_tells_of_one_replica_only_is_asked_for_each(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume_id, plain = site.create(volume_type="replicated"), site.create()
+    cls = type(site.one.driver)
+    monkeypatch.setattr(cls, "_supported", cls._supported - {"get_replication_updates"})
+    assert replicas(site).look() == 1
+    assert (site.volume(volume_id)["replication_status"], site.volume(plain)["replication_status"]) == ("active", None)
+    assert site.one.driver.faults.calls["get_replication_status"] == 1
+    assert replicas(site).look() == 0, "what has not changed is written again"
+    assert site.wrong() == []
+
+
 def test_a_promoted_replica_takes_the_volumes_place(site: Site) -> None:
     volume_id = site.create(volume_type="replicated")
     write(site, volume_id, OLD)

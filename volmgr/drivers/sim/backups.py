@@ -25,7 +25,9 @@ class SimBackups(SimBase, abstract=True):
         if self.store.size(source.name) is None:
             raise missing(source)
         between = self._between("backup_volume", backup["id"])
-        backup_service.backup(backup, _ObjectFile(self.store, source.name, between))
+        base = backup.get("base")
+        before = base.name if base is not None and self.store.size(base.name) is not None else None
+        backup_service.backup(backup, _ObjectFile(self.store, source.name, between, before))
         self._at("backup_volume", AFTER, backup["id"])
 
     def restore_backup(self, context: Any, backup: Any, volume: Volume, backup_service: Any) -> None:
@@ -44,9 +46,11 @@ class _ObjectFile:
     """An object as a file that knows its holes.
 
     :param between: called before each piece that is read or written.
+    :param before: an object that holds what its bytes were.
     """
 
-    def __init__(self, store: Store, name: str, between: Callable[[], None]) -> None:
+    def __init__(self, store: Store, name: str, between: Callable[[], None], before: str | None = None) -> None:
+        self._before = before
         self._store = store
         self._name = name
         self._between = between
@@ -64,6 +68,13 @@ class _ObjectFile:
         self._between()
         self._store.write(self._name, self._offset, data)
         return len(data)
+
+    def is_same(self, offset: int, length: int) -> bool:
+        """Return whether these bytes are known to be what they were; a simulator knows by looking."""
+        before = self._before
+        if before is None or offset + length > (self._store.size(before) or 0):
+            return False
+        return self._store.read(self._name, offset, length) == self._store.read(before, offset, length)
 
     def next_data(self, offset: int) -> int:
         """Return from where on the next bytes are that may be no zeros."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from volmgr import exception, names
-from volmgr.drivers import making
+from volmgr.drivers import making, members
 from volmgr.drivers.interfaces import ConsistencyGroupVD
 from volmgr.drivers.interfaces.groups import Updates
 from volmgr.drivers.naming import missing
@@ -78,15 +78,12 @@ class SimGroups(ConsistencyGroupVD, SimBase, abstract=True):
         source_vols: Sequence[Volume] | None = None,
     ) -> tuple[ModelUpdate, Updates]:
         """Make ``volumes`` from the sources, the first from the first, and so on."""
-        sources: Sequence[Resource] = snapshots or source_vols or ()
-        if len(sources) != len(volumes):
-            field = "snapshots" if snapshots else "source_vols"
-            raise exception.Invalid(f"{len(volumes)} volumes cannot come from {len(sources)} sources", field=field)
-        for source in sources:
+        pairs = members.paired(volumes, snapshots, source_vols)
+        for _volume, source in pairs:
             if self.store.size(source.name) is None:
                 raise missing(source)
-        pairs = [(volume, source.name) for volume, source in zip(volumes, sources, strict=True)]
-        return self._copy_group("create_consistencygroup_from_src", identity(group), pairs)
+        named = [(volume, source.name) for volume, source in pairs]
+        return self._copy_group("create_consistencygroup_from_src", identity(group), named)
 
     # --- all or none --------------------------------------------------------------------------------------------
 
