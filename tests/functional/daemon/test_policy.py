@@ -168,9 +168,7 @@ def test_another_project_meets_nothing_of_it_by_any_verb(estate: Estate) -> None
 
     for verb, wanted in requests.items():
         for arguments in wanted:
-            with pytest.raises(exception.NotFound):
-                told = api.call(stranger, verb, **arguments)
-                pytest.fail(f"{verb} of {arguments} answered {told}")
+            assert refuses(functools.partial(api.call, stranger, verb), exception.NotFound, **arguments), verb
     for verb in lists:
         found = api.call(stranger, verb)
         if verb == "list_operations":  # the stranger's own requests, all refused
