@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,6 +16,7 @@ from volmgr.db import initiators, models, services
 from volmgr.db.engine import Database
 from volmgr.keys import Keys
 from volmgr.testing import database as testing
+from volmgr.types import Secret
 
 MANY = 2 * keys.BATCH + 7
 
@@ -65,13 +67,19 @@ def test_every_secret_comes_under_a_new_key_and_the_old_one_goes(database: Datab
 def test_no_transaction_grows_with_what_there_is(
     database: Database, make: Callable[..., Keys], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of, sizes = make(), []
+    of, sizes = make(), list[int]()
     remember(database, crypto.read_key_file(of.path))
     page = Keys._page
-    monkeypatch.setattr(Keys, "_page", lambda *args: (sizes.append(found := page(*args)), found)[1])
+
+    def counted(*args: Any) -> Any:
+        found = page(*args)
+        sizes.append(found.changed)
+        return found
+
+    monkeypatch.setattr(Keys, "_page", counted)
     of.rotate()
-    assert max(item.changed for item in sizes) == keys.BATCH
-    assert sum(item.changed for item in sizes) == MANY
+    assert max(sizes) == keys.BATCH
+    assert sum(sizes) == MANY
 
 
 def test_a_row_that_no_key_opens_is_told_and_its_key_stays(database: Database, make: Callable[..., Keys]) -> None:
@@ -99,7 +107,7 @@ def test_what_is_written_while_rows_are_encrypted_again_is_kept(
     remember(database, crypto.read_key_file(of.path), 1)
     decrypt, daemon = Cipher.decrypt, crypto.read_key_file(of.path)
 
-    def meanwhile(self: Cipher, table: str, column: str, key: str, text: str) -> crypto.Secret:
+    def meanwhile(self: Cipher, table: str, column: str, key: str, text: str) -> Secret:
         if table == "initiator_data":
             monkeypatch.undo()
             with database.writer() as conn:
