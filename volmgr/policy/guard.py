@@ -167,7 +167,7 @@ def _rules_of(path: str, known: frozenset[str]) -> dict[str, str]:
     try:
         with open(path, encoding="utf-8") as file:
             said = policy.parse_file_contents(file.read())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _broken(path, str(error)) from error
     if not isinstance(said, dict):
         raise _broken(path, "it is no mapping of rules")
