@@ -6,7 +6,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check functional lab lab-extended lab-full simulate chaos fabric bench bench-lab bench-scale docs \
-	genconfig genstates genverbs clean
+	genconfig genpolicy genstates genverbs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ docs: install ## the documentation, into doc/build/html
 genconfig: install ## etc/volmgr/volmgr.conf.sample from the registered options
 	@mkdir -p etc/volmgr
 	@.venv/bin/oslo-config-generator --config-file tools/config-generator.conf
+
+genpolicy: install ## etc/volmgr/policy.yaml.sample from the rules
+	@.venv/bin/oslopolicy-sample-generator --config-file tools/policy-generator.conf
 
 genstates: install ## the diagrams of the state machines, into doc/source/states
 	@$(PYTHON) tools/genstates.py

@@ -3,7 +3,8 @@
 
 A ciphertext that is copied into another row does not decrypt there. The key is made once for a deployment; a canary in
 the database proves on every host, at every start, that its key file is the right one. The file can hold several keys,
-of which one encrypts, so that keys can be changed. This module knows no table but ``keys``.
+of which one encrypts; a process that runs follows it when it is replaced, so that keys can be changed beneath it
+(:mod:`volmgr.keys`). This module knows no table but ``keys``.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import base64
 import binascii
 import contextlib
 import json
+import logging
 import os
 import secrets
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from volmgr import exception
@@ -24,11 +27,40 @@ from volmgr.types import Secret
 if TYPE_CHECKING:
     from volmgr.db.engine import Database
 
+LOG = logging.getLogger(__name__)
+
 VERSION = "v1"
 KEY_BYTES = 32
 NONCE_BYTES = 12  # NIST SP 800-38D, section 8.2: 96 random bits
 _CANARY = "volmgr"
 _TABLE, _COLUMN = "keys", "canary"
+
+#: every column with ciphertext, by table: the columns that make the key which it is bound to, with ``/`` in between.
+#: What is missing here cannot be encrypted, so that no secret can be left behind when keys are changed.
+SECRETS: dict[tuple[str, str], tuple[str, ...]] = {
+    (_TABLE, _COLUMN): ("name",),
+    ("exports", "auth_secret"): ("resource_id",),
+    ("initiator_data", "value"): ("initiator", "namespace", "key"),
+    ("snapshots", "provider_auth"): ("id",),
+    ("volumes", "provider_auth"): ("id",),
+}
+
+
+@dataclass(frozen=True)
+class KeyRing:
+    """What a key file says.
+
+    :ivar current: the id of the key that encrypts. :ivar keys: by id, 32 bytes each. :ivar prepared: the id of the one
+        that is to be the current one next. :ivar since: when the current one became it, seconds since 1970.
+    """
+
+    current: str
+    keys: Mapping[str, bytes]
+    prepared: str | None = None
+    since: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"KeyRing(current={self.current!r}, keys={sorted(self.keys)!r}, prepared={self.prepared!r})"
 
 
 class Cipher:
@@ -36,9 +68,10 @@ class Cipher:
 
     :param current: the id of the key that encrypts.
     :param keys: keys by id, 32 bytes each.
+    :param path: the file that they are of; it is read again when it has been replaced.
     """
 
-    def __init__(self, current: str, keys: Mapping[str, bytes]) -> None:
+    def __init__(self, current: str, keys: Mapping[str, bytes], path: str | None = None) -> None:
         if current not in keys:
             raise ValueError("the current key is not among the keys")
         if any(len(key) != KEY_BYTES for key in keys.values()):
@@ -46,6 +79,8 @@ class Cipher:
         self.current = current
         self._keys = dict(keys)
         self._ready: dict[str, Any] = {}
+        self._path = path
+        self._stamp: tuple[int, int, int] | None = None
 
     def __repr__(self) -> str:
         return f"Cipher(current={self.current!r}, keys={sorted(self._keys)!r})"
@@ -82,6 +117,9 @@ class Cipher:
 
         :param table: where it will be kept. :param column: in which column. :param key: the row's primary key.
         """
+        if (table, column) not in SECRETS:
+            raise ValueError(f"{table}.{column} is not among the columns whose key can be changed")
+        self._follow()
         nonce = secrets.token_bytes(NONCE_BYTES)
         sealed = self._aead(self.current).encrypt(nonce, secret.reveal().encode(), _bound(table, column, key))
         return f"{VERSION}:{self.current}:{base64.b64encode(nonce + sealed).decode('ascii')}"
@@ -105,6 +143,8 @@ class Cipher:
         if base64.b64encode(raw).decode("ascii") != encoded or len(raw) < NONCE_BYTES:
             raise _damaged(table, column, key)
         if key_id not in self._keys:
+            self._follow()
+        if key_id not in self._keys:
             raise exception.KeyMismatch(
                 f"The key {key_id!r} is not in the key file",
                 hint="Copy the key file from the host that wrote the row",
@@ -117,6 +157,24 @@ class Cipher:
         except InvalidTag as error:
             raise _damaged(table, column, key) from error
         return Secret(opened.decode())
+
+    def _follow(self) -> None:
+        """Take what the key file says now, if it was replaced; a key that went is still known to this process.
+
+        A file that is gone or damaged changes nothing: what this process knows has served so far.
+        """
+        if self._path is None or (stamp := _stamp(self._path)) in (None, self._stamp):
+            return
+        self._stamp = stamp
+        try:
+            ring = read_ring(self._path)
+        except exception.InvalidConfiguration as error:
+            LOG.error("The keys stay what they were: %s", error)
+            return
+        self._keys = {**self._keys, **ring.keys}
+        if self.current != ring.current:
+            self.current = ring.current
+            LOG.info("Secrets are encrypted with the key %s from now on", ring.current)
 
     def _aead(self, key_id: str) -> Any:
         if key_id not in self._ready:
@@ -183,14 +241,36 @@ def _canaries(database: Database) -> dict[str, str]:
         return _rows(conn)
 
 
+def _stamp(path: str) -> tuple[int, int, int] | None:
+    """Return what changes when a file is replaced, None if it is not there."""
+    try:
+        seen = os.stat(path)
+    except OSError:
+        return None
+    return seen.st_ino, seen.st_mtime_ns, seen.st_size
+
+
 def create_key_file(path: str) -> None:
     """Make a key file with one new key, unless there is one; it appears complete or not at all.
 
     :raises InvalidConfiguration: the folder cannot be written.
     """
-    cipher = Cipher.generate()
-    keys = {key_id: base64.b64encode(key).decode("ascii") for key_id, key in cipher._keys.items()}
-    text = json.dumps({"current": cipher.current, "keys": keys}) + "\n"
+    made = Cipher.generate()
+    _write(path, KeyRing(made.current, made._keys), replace=False)
+
+
+def replace_key_file(path: str, ring: KeyRing) -> None:
+    """Put another key file in place of the one that is there, for its owner; readers see the old or the new one.
+
+    :raises InvalidConfiguration: the folder cannot be written.
+    """
+    _write(path, ring, replace=True)
+
+
+def _write(path: str, ring: KeyRing, *, replace: bool) -> None:
+    keys = {key_id: base64.b64encode(key).decode("ascii") for key_id, key in ring.keys.items()}
+    value = {"current": ring.current, "keys": keys, "prepared": ring.prepared, "since": ring.since}
+    text = json.dumps({name: item for name, item in value.items() if item}) + "\n"
     folder = os.path.dirname(os.path.abspath(path))
     draft = f"{path}.{secrets.token_hex(8)}"
     try:
@@ -199,11 +279,18 @@ def create_key_file(path: str) -> None:
             with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
                 file.write(text)
                 file.flush()
+                if replace:
+                    before = os.stat(path)
+                    if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+                        os.fchown(file.fileno(), before.st_uid, before.st_gid)
                 os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):  # another process was first: its key is the deployment's
-                os.link(draft, path)
+            if replace:
+                os.replace(draft, path)
+            else:
+                with contextlib.suppress(FileExistsError):  # another process was first: its key is the deployment's
+                    os.link(draft, path)
         finally:
-            with contextlib.suppress(FileNotFoundError):  # it could not be made: the error above tells
+            with contextlib.suppress(FileNotFoundError):  # it is in its place, or could not be made
                 os.unlink(draft)
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -218,7 +305,16 @@ def create_key_file(path: str) -> None:
 
 
 def read_key_file(path: str) -> Cipher:
-    """Return the cipher of a key file.
+    """Return the cipher of a key file; it follows the file.
+
+    :raises InvalidConfiguration: it cannot be read, others may read it, or it is damaged.
+    """
+    ring = read_ring(path)
+    return Cipher(ring.current, ring.keys, path)
+
+
+def read_ring(path: str) -> KeyRing:
+    """Return what a key file says.
 
     :raises InvalidConfiguration: it cannot be read, others may read it, or it is damaged.
     """
@@ -237,7 +333,9 @@ def read_key_file(path: str) -> Cipher:
         )
     try:
         value = json.loads(text)
-        return Cipher(value["current"], {name: base64.b64decode(key) for name, key in value["keys"].items()})
+        keys = {name: base64.b64decode(key) for name, key in value["keys"].items()}
+        Cipher(value["current"], keys)  # its checks are those of the file, too
+        return KeyRing(value["current"], keys, value.get("prepared"), float(value.get("since", 0)))
     except (ValueError, KeyError, TypeError, AttributeError):
         # Not chained: the cause would show parts of the file.
         raise exception.InvalidConfiguration(

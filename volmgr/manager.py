@@ -21,6 +21,7 @@ from volmgr.moves import Moves
 from volmgr.operations import manage_existing as managing
 from volmgr.operations import snapshots, undelete, volumes
 from volmgr.operations.resets import MACHINES as RESETTABLE
+from volmgr.policy.guard import Guard
 from volmgr.readers import Readers
 from volmgr.readers import listed as _listed
 from volmgr.rpc.endpoint import answered, connects, journalled
@@ -73,6 +74,7 @@ class VolumeManager(Administration, Archive, GroupVerbs, ImageVerbs, Moves, Sche
         self.worker = worker
         self.driver = volume_driver if volume_driver is not None else worker.driver
         self.readers = Readers(worker)
+        self.guard = Guard(worker.conf)
 
     # --- life -----------------------------------------------------------------------------------------------------
 
@@ -95,6 +97,13 @@ class VolumeManager(Administration, Archive, GroupVerbs, ImageVerbs, Moves, Sche
         :raises BackendDown: the backend is not set up; the reason says why.
         """
         self.worker.ready()
+
+    def authorise(self, context: RequestContext, verb: str, arguments: dict[str, Any]) -> RequestContext:
+        """Return the context that a request goes on with, if the policy allows the request.
+
+        :raises Forbidden: it does not; the hint names the rule.
+        """
+        return self.guard.authorise(context, verb, arguments)
 
     def visible(self, context: RequestContext, arguments: dict[str, Any]) -> None:
         """Return if the caller may see the resource that a request names.
@@ -414,13 +423,11 @@ class VolumeManager(Administration, Archive, GroupVerbs, ImageVerbs, Moves, Sche
         sort_keys: Any = None, sort_dirs: Any = None,
     ) -> list[dict[str, Any]]:
         """Return a page of what the last audits have found; for administrators."""
-        self.administrator(context)
         return self.readers.page("finding", context, filters, marker, limit, sort_keys, sort_dirs)
 
     @answered(finding_id=uuid)
     def get_finding(self, context: RequestContext, finding_id: str) -> dict[str, Any]:
         """Return one of what the last audits have found; for administrators."""
-        self.administrator(context)
         return self.readers.finding(finding_id)
 
     @answered(**_listed("grant"))
@@ -429,26 +436,15 @@ class VolumeManager(Administration, Archive, GroupVerbs, ImageVerbs, Moves, Sche
         sort_keys: Any = None, sort_dirs: Any = None,
     ) -> list[dict[str, Any]]:
         """Return a page of who may connect to what, without secrets; for administrators."""
-        self.administrator(context)
         return self.readers.page("grant", context, filters, marker, limit, sort_keys, sort_dirs)
 
     # --- the operator's verbs -------------------------------------------------------------------------------------
-
-    @staticmethod
-    def administrator(context: RequestContext) -> None:
-        """Return if the caller may speak for the whole deployment.
-
-        :raises Forbidden: it acts for one project.
-        """
-        if context.scope is not None:
-            raise exception.Forbidden(hint="Only an administrator may ask for that")
 
     @answered(fix=boolean, findings=optional(validate.uuids))
     def audit(
         self, context: RequestContext, fix: bool = False, findings: list[str] | None = None
     ) -> dict[str, Any]:
         """Compare SQL, storage and target of this worker; with ``fix`` mend what is safe, or exactly ``findings``."""
-        self.administrator(context)
         self.ready()
         return self.worker.auditor.run(fix=fix, only=findings or ()).to_json()
 
@@ -457,7 +453,6 @@ class VolumeManager(Administration, Archive, GroupVerbs, ImageVerbs, Moves, Sche
         self, context: RequestContext, resource: str, id: str, status: str, dry: bool = False
     ) -> dict[str, Any]:
         """Give a resource another status by hand; answers what that breaks, and what an audit then finds about it."""
-        self.administrator(context)
         answer = self.worker.resets.reset(context, resource, id, status, dry)
         found = [] if dry else self.worker.findings_about(id)
         return {**answer, "findings": found}
@@ -467,13 +462,11 @@ class VolumeManager(Administration, Archive, GroupVerbs, ImageVerbs, Moves, Sche
         self, context: RequestContext, service: str | None = None, reason: str | None = None
     ) -> dict[str, Any]:
         """Let nothing new be placed on a worker; what is there is served on."""
-        self.administrator(context)
         return self.worker.switches.switch(service, disabled=True, reason=reason)
 
     @answered(service=optional(validate.host))
     def service_enable(self, context: RequestContext, service: str | None = None) -> dict[str, Any]:
         """Let new volumes be placed on a worker again."""
-        self.administrator(context)
         return self.worker.switches.switch(service, disabled=False, reason=None)
 
     @answered(service=optional(validate.host), reason=_name, timeout=validate.seconds)
@@ -481,7 +474,6 @@ class VolumeManager(Administration, Archive, GroupVerbs, ImageVerbs, Moves, Sche
         self, context: RequestContext, service: str | None = None, reason: str | None = None, timeout: float = 0
     ) -> dict[str, Any]:
         """Let nothing new be placed on a worker and say what it is still at; ``timeout`` seconds wait for the end."""
-        self.administrator(context)
         return self.worker.switches.drain(service, reason, timeout)
 
     # --- operations -----------------------------------------------------------------------------------------------

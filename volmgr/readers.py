@@ -336,11 +336,9 @@ class Readers:
     ) -> list[dict[str, Any]]:
         """Return a page of what the backend has of a noun, each with whether it could be managed.
 
-        :raises Forbidden: the caller is no administrator. :raises Moved: ``host`` is another worker's.
+        :raises Moved: ``host`` is another worker's.
         :raises Unsupported: the driver cannot list it.
         """
-        if context.scope is not None:
-            raise exception.Forbidden(hint="Ask an administrator: the list shows the storage of everybody")
         if host is not None and names.service_of(host) != self.worker.host:
             raise exception.Moved(host=names.service_of(host))
         driver, verb = self.worker.driver, f"get_manageable_{noun}s"

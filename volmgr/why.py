@@ -40,6 +40,8 @@ def why(worker: Worker, context: RequestContext, resource_id: str) -> dict[str, 
         loss = failovers.loss(conn, row) if row is not None else None
     if context.scope is not None:
         history = [record for record in history if record.project_id == context.scope]
+        if view is None:  # of what may be another project's only the caller's own requests are told
+            holders, known = [record for record in holders if record.project_id == context.scope], []
     if view is None and not history:
         raise exception.NotFound(resource="resource", id=resource_id)
     storage = _storage(worker, wanted.resource) if wanted is not None else None

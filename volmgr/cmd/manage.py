@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""volmgr-manage: the schema and images, for which no daemon needs to run; audits and resets, which a daemon answers."""
+"""volmgr-manage: schema, keys, images, for which no daemon needs to run; audits and resets, which a daemon answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from volmgr import concurrency
-from volmgr.cmd import manage_images, manage_live, manage_usage
+from volmgr.cmd import manage_images, manage_keys, manage_live, manage_usage
 
 if TYPE_CHECKING:
     from volmgr.db.engine import Database
@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog=PROG, description=__doc__)
     top.add_argument("--config-file", action="append", default=[], metavar="PATH", help="may be given several times")
     top.add_argument("--config-dir", action="append", default=[], metavar="PATH", help="a folder with *.conf files")
-    nouns = top.add_subparsers(dest="noun", required=True, metavar="db|audit|usage-audit|volume|snapshot|image")
+    nouns = top.add_subparsers(dest="noun", required=True, metavar="db|key|audit|usage-audit|volume|snapshot|image")
     verbs = nouns.add_parser("db", help="the database's schema").add_subparsers(
         dest="verb", required=True, metavar="upgrade|version|check"
     )
@@ -30,6 +30,7 @@ def parser() -> argparse.ArgumentParser:
         verbs.add_parser(verb, help=text, description=text).set_defaults(run=_on_database)
     manage_live.add_parsers(nouns)
     manage_usage.add_parser(nouns)
+    manage_keys.add_parser(nouns)
     manage_images.add_parsers(nouns)
     return top
 
@@ -72,7 +73,7 @@ _VERBS: dict[str, tuple[Callable[[Database], None], str]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 1 failed, 2 bad usage, 3 an audit has findings."""
+    """Run one command; returns the exit status: 0 done, 1 failed, 2 bad usage, 3 there is something to mend."""
     # Nothing here serves requests: native threads, whatever the daemon runs on.
     concurrency.setup("threading")
     arguments = parser().parse_args(argv)

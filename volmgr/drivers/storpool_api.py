@@ -1,33 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
 """StorPool's API through os-brick's client, with an end to every call and an answer to "was it done?".
 
-os-brick's client is told never to try again by itself: it would send the data of a repeated call encoded twice, it
-lets time-outs and malformed answers out as whatever Python raises, and only the caller can find out whether a call
-whose answer was lost has done its work. Here a call that changes something comes with a look-up that says so. It knows
-no volume.
+os-brick's client tries again by itself, which is taken from it: it would send the data of a repeated call encoded
+twice. It also takes an answer of any size, and lets time-outs and malformed answers out as whatever Python raises. Only
+the caller can find out whether a call whose answer was lost has done its work, so a call that changes something comes
+with a look-up that says so. It knows no volume.
 """
 
 from __future__ import annotations
 
 import http.client
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from os_brick.initiator import storpool_utils
 
 from volmgr import exception
+from volmgr.drivers import storpool_answers as answers
 from volmgr.drivers.storpool_config import StorPoolConfig
+from volmgr.types import MiB
 
 LOG = logging.getLogger(__name__)
 
+#: Bytes of an answer: a list of 300,000 volumes stays below this.
+ANSWER_MAX = 256 * MiB
 #: Seconds before the second, third… try of a call.
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
 #: What os-brick's client lets out when no answer, or none that makes sense, arrives.
-_NO_ANSWER = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError)
+_NO_ANSWER = (
+    OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError, RecursionError
+)  # fmt: skip
 
 Send = Callable[[Any], Any]
+R = TypeVar("R")
 
 
 class _Lost(Exception):
@@ -42,6 +50,25 @@ class _Refused(Exception):
         self.name = name
         self.descr = descr
         self.status = status
+
+
+class _Client(storpool_utils.StorPoolAPI):  # type: ignore[misc]
+    """os-brick's client, whose calls are made once, and take no more of an answer than makes sense."""
+
+    def _api_call(self, method: str, path: str, body: Any = None) -> Any:
+        connection = http.client.HTTPConnection(self.url, timeout=self.timeout)
+        try:
+            connection.request(method, path, json.dumps(body) if body else None, self.auth_header)
+            response = connection.getresponse()
+            text = response.read(ANSWER_MAX + 1)
+        finally:
+            connection.close()
+        if len(text) > ANSWER_MAX:
+            raise ValueError(f"the answer has more than {ANSWER_MAX} bytes")
+        answer = json.loads(text)
+        if response.status == http.client.OK and "error" not in answer:
+            return answer["data"]
+        raise storpool_utils.StorPoolAPIError(response.status, answer)
 
 
 class StorPoolAPI:
@@ -63,7 +90,7 @@ class StorPoolAPI:
         sleep: Callable[[float], Any] | None = None,
         monotonic: Callable[[], float] | None = None,
     ) -> None:
-        self._client = client or storpool_utils.StorPoolAPI(
+        self._client = client or _Client(
             config.host, config.port, config.token.reveal(), timeout=timeout, transient_retries=0
         )
         # By name at each call: green threads replace them.
@@ -77,41 +104,41 @@ class StorPoolAPI:
 
     def disks(self) -> dict[str, dict[str, Any]]:
         """Return the disks by their ids."""
-        return dict(self._read("DisksList", lambda client: client.disks_list()))
+        return self._read("DisksList", lambda client: answers.disks(client.disks_list()))
 
     def templates(self) -> list[dict[str, Any]]:
         """Return the volume templates."""
-        return list(self._read("VolumeTemplatesList", lambda client: client.volume_templates_list()))
+        return self._read("VolumeTemplatesList", lambda client: answers.templates(client.volume_templates_list()))
 
     def volumes(self) -> list[dict[str, Any]]:
         """Return all volumes, ours and others'."""
-        return list(self._read("VolumesList", lambda client: client.volumes_list()))
+        return self._read("VolumesList", lambda client: answers.stored(client.volumes_list()))
 
     def snapshots(self) -> list[dict[str, Any]]:
         """Return all snapshots, ours and others'; os-brick's client has no method for it."""
         path = "/ctrl/1.0/MultiCluster/SnapshotsList"
-        return list(self._read("SnapshotsList", lambda client: client._api_call("GET", path)))
+        return self._read("SnapshotsList", lambda client: answers.stored(client._api_call("GET", path)))
 
     def attachments(self) -> list[dict[str, Any]]:
         """Return who has what attached; os-brick's client has no method for it."""
         path = "/ctrl/1.0/MultiCluster/AttachmentsList"
-        return list(self._read("AttachmentsList", lambda client: client._api_call("GET", path)))
+        return self._read("AttachmentsList", lambda client: answers.attachments(client._api_call("GET", path)))
 
     def volume(self, name: str) -> dict[str, Any] | None:
         """Return a volume, None if there is none of that name."""
-        return self._single(f"Volume {name}", lambda client: client.volume(name))
+        return self._single(f"Volume {name}", lambda client: answers.stored(client.volume(name)))
 
     def snapshot(self, name: str) -> dict[str, Any] | None:
         """Return a snapshot, None if there is none of that name; os-brick's client has no method for it."""
         path = f"/ctrl/1.0/MultiCluster/Snapshot/{name}"
-        return self._single(f"Snapshot {name}", lambda client: client._api_call("GET", path))
+        return self._single(f"Snapshot {name}", lambda client: answers.stored(client._api_call("GET", path)))
 
-    def _single(self, what: str, send: Send) -> dict[str, Any] | None:
+    def _single(self, what: str, send: Callable[[Any], list[dict[str, Any]]]) -> dict[str, Any] | None:
         try:
             found = self._read(what, send)
         except exception.NotFound:
             return None
-        return dict(found[0]) if found else None
+        return found[0] if found else None
 
     # --- changing -----------------------------------------------------------------------------------------------
 
@@ -126,8 +153,9 @@ class StorPoolAPI:
         """
         self._tries(what, send, settled or (lambda: False))
 
-    def _read(self, what: str, send: Send) -> Any:
-        return self._tries(what, send, None)
+    def _read(self, what: str, send: Callable[[Any], R]) -> R:
+        found: R = self._tries(what, send, None)
+        return found
 
     def _tries(self, what: str, send: Send, settled: Callable[[], bool] | None) -> Any:
         # Time for a try that times out and a second one.

@@ -13,6 +13,7 @@ from volmgr import exception, names
 from volmgr.conf import volume as options
 from volmgr.drivers import storpool_config
 from volmgr.drivers.driver import VolumeDriver
+from volmgr.drivers.storpool_answers import PRESENT
 from volmgr.drivers.storpool_api import StorPoolAPI
 from volmgr.drivers.storpool_config import StorPoolConfig
 from volmgr.types import GiB, MiB, Snapshot, Volume, VolumeType
@@ -21,8 +22,6 @@ from volmgr.types import GiB, MiB, Snapshot, Volume, VolumeType
 TEMPLATE_SPEC = "storpool_template"
 #: Bytes of an allocation group, and the part of it that is left for data: StorPool keeps 128 bytes beside every 4096.
 GROUP_BYTES, DATA_PART = 512 * MiB, 4096 / (4096 + 128)
-#: ``generationLeft`` of a disk that works.
-PRESENT = -1
 DEFAULT_TIMEOUT = 60.0
 
 

@@ -37,12 +37,8 @@ class Catalogue:
         self.clock = clock
         self.defaults = defaults
 
-    def _change(self, context: RequestContext, write: Callable[[Connection], T]) -> T:
-        """Do an administrator's change in one transaction.
-
-        :raises Forbidden: the caller is none.
-        """
-        require_administrator(context)
+    def _change(self, write: Callable[[Connection], T]) -> T:
+        """Do an administrator's change in one transaction."""
 
         def transaction() -> T:
             with self.database.writer() as conn:
@@ -62,7 +58,7 @@ class Catalogue:
             volume_types.create(conn, type_id, name, now=self.clock.now(), **values)
             return volume_types.shown(conn, type_id)
 
-        return self._change(context, write)
+        return self._change(write)
 
     def type_update(self, context: RequestContext, type_id: str, changes: Mapping[str, Any]) -> Answer:
         """Change what is not None of name, description and is_public; returns the type."""
@@ -71,7 +67,7 @@ class Catalogue:
             volume_types.update(conn, type_id, **{key: item for key, item in changes.items() if item is not None})
             return volume_types.shown(conn, type_id)
 
-        return self._change(context, write)
+        return self._change(write)
 
     def type_delete(self, context: RequestContext, type_id: str) -> Answer:
         """Remove a volume type that no volume has; one that is gone already is success."""
@@ -79,7 +75,7 @@ class Catalogue:
         def write(conn: Connection) -> Answer:
             return {"type_id": type_id, "unchanged": not volume_types.delete(conn, type_id)}
 
-        return self._change(context, write)
+        return self._change(write)
 
     def type_set_specs(self, context: RequestContext, type_id: str, specs: Mapping[str, str | None]) -> Answer:
         """Merge extra specs into a type's; returns the type."""
@@ -88,7 +84,7 @@ class Catalogue:
             volume_types.set_specs(conn, type_id, specs)
             return volume_types.shown(conn, type_id)
 
-        return self._change(context, write)
+        return self._change(write)
 
     def get_type(self, context: RequestContext, name_or_id: str) -> Answer:
         """Return a type; who is no administrator does not see what it is made of.
@@ -117,7 +113,7 @@ class Catalogue:
             qos.create(conn, qos_id, name, consumer, kept, now=self.clock.now())
             return qos.shown(conn, qos_id)
 
-        return self._change(context, write)
+        return self._change(write)
 
     def qos_update(self, context: RequestContext, qos_id: str, **changes: Any) -> Answer:
         """Change name, consumer and specs; what is None stays; returns the QoS."""
@@ -126,7 +122,7 @@ class Catalogue:
             qos.update(conn, qos_id, **changes)
             return qos.shown(conn, qos_id)
 
-        return self._change(context, write)
+        return self._change(write)
 
     def qos_delete(self, context: RequestContext, qos_id: str, force: bool) -> Answer:
         """Remove a QoS; one that is gone already is success."""
@@ -134,7 +130,7 @@ class Catalogue:
         def write(conn: Connection) -> Answer:
             return {"qos_id": qos_id, "unchanged": not qos.delete(conn, qos_id, force=force)}
 
-        return self._change(context, write)
+        return self._change(write)
 
     def qos_associate(self, context: RequestContext, qos_id: str, type_id: str) -> Answer:
         """Let volumes of a type have a QoS, in place of the one that they had; returns the type."""
@@ -144,7 +140,7 @@ class Catalogue:
             volume_types.set_qos(conn, type_id, qos_id)
             return volume_types.shown(conn, type_id)
 
-        return self._change(context, write)
+        return self._change(write)
 
     def qos_disassociate(self, context: RequestContext, qos_id: str, type_id: str) -> Answer:
         """End an association; one that is not there is success; returns the type."""
@@ -155,17 +151,15 @@ class Catalogue:
                 volume_types.set_qos(conn, type_id, None)
             return volume_types.shown(conn, type_id)
 
-        return self._change(context, write)
+        return self._change(write)
 
     def get_qos(self, context: RequestContext, name_or_id: str) -> Answer:
         """Return a QoS with the ids of its types."""
-        require_administrator(context)
         with self.database.reader() as conn:
             return qos.shown(conn, name_or_id)
 
     def list_qos(self, context: RequestContext, page: listing.Page) -> list[Answer]:
         """Return a page of QoS."""
-        require_administrator(context)
         with self.database.reader() as conn:
             return listing.qos(conn, page)
 
@@ -181,7 +175,7 @@ class Catalogue:
             quotas.set_limits(conn, project_id, limits, volume_type_id=type_id)
             return self._quota(conn, project_id, type_id)
 
-        return self._change(context, write)
+        return self._change(write)
 
     def get_quota(self, context: RequestContext, project_id: str | None, volume_type: str | None) -> Answer:
         """Return limits and use of a project, the caller's own without one, or of one of its volume types."""
@@ -252,15 +246,6 @@ class Catalogue:
         if context.scope is not None and project_id not in (None, context.scope):
             raise exception.Forbidden("Only an administrator sees other projects' quotas", project_id=project_id)
         return project_id if project_id is not None else str(context.project_id or "")
-
-
-def require_administrator(context: RequestContext) -> None:
-    """Return if the caller is an administrator.
-
-    :raises Forbidden: it is none.
-    """
-    if context.scope is not None:
-        raise exception.Forbidden("Only an administrator may do this", hint="Send it with the role admin")
 
 
 def _type_id(conn: Connection, volume_type: str | None) -> str | None:

@@ -42,6 +42,8 @@ def _endpoint(function: F, checks: dict[str, Check], *, connects: bool) -> F:
         began, checked = time.monotonic(), dict[str, Any]()
         try:
             bound = bound_to(self, context, args, kwargs)
+            context = self.authorise(context, function.__name__, bound.arguments)
+            bound.arguments["context"] = context
             if connects:
                 self.ready()
                 self.visible(context, bound.arguments)

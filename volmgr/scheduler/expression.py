@@ -23,6 +23,8 @@ Scope = Mapping[str, Mapping[str, Any]]
 Code = Callable[[Scope], Value]
 
 MAX_LENGTH, MAX_DEPTH = 4096, 40
+#: no number of this size and more is a value: some of them have no float.
+LARGE = 10**300
 SCOPES = ("stats", "capabilities", "extra", "qos", "volume")
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d{1,30}(?:\.\d{0,30})?(?:[eE][+-]?\d{1,3})?)|(?P<word>[A-Za-z_][A-Za-z0-9_]*)"
@@ -49,6 +51,11 @@ class ExpressionError(exception.Invalid):
 
 def _wrong(reason: str) -> ExpressionError:
     return ExpressionError(reason=reason, field="expression")
+
+
+def _shown(value: Value) -> str:
+    """Return a value for a message; Python refuses to write down a very large number."""
+    return "a large number" if isinstance(value, int) and abs(value) >= LARGE else repr(value)[:80]
 
 
 def _number(value: Value) -> float | int:
@@ -188,7 +195,7 @@ class _Parser:
                     if not holds(left, right):
                         return False
                 except TypeError:
-                    raise _wrong(f"{left!r} and {right!r} cannot be compared") from None
+                    raise _wrong(f"{_shown(left)} and {_shown(right)} cannot be compared") from None
                 left = right
             return True
 
@@ -304,6 +311,6 @@ def evaluate(text: str, scopes: Scope) -> Value:
         value = code(scopes)
     except (ZeroDivisionError, OverflowError) as error:
         raise _wrong(str(error)) from None
-    if isinstance(value, float) and not math.isfinite(value):
-        raise _wrong("the value is not finite")
+    if not math.isfinite(value) if isinstance(value, float) else isinstance(value, int) and abs(value) >= LARGE:
+        raise _wrong("the value is not finite, or too large")
     return value

@@ -55,7 +55,7 @@ def _numeric(compare: Callable[[float, float], bool], text: str) -> Predicate:
     def predicate(value: Any) -> bool:
         try:
             return compare(float(value), wanted)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             return False
 
     return predicate

@@ -286,6 +286,9 @@ class Report:
         return [item for item in self.volumes.values() if item.thick_snapshot and item.origin == name]
 
 
+#: What comes of a text that has not the form that is read here.
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+
 #: Columns by kind of subreport; each kind has to have one.
 COLUMNS = {
     "vg": "vg_name,vg_uuid,vg_attr,vg_size,vg_free,vg_extent_size,vg_tags,vg_missing_pv_count",
@@ -313,7 +316,7 @@ def parse(text: str) -> Report | None:
         if not groups:
             return None
         return _group(groups[0])
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except _UNREADABLE as error:
         raise LvmReportUnreadable(reason=f"{type(error).__name__}: {error}"[:200]) from error
 
 
@@ -326,7 +329,7 @@ def parse_extents(text: str) -> dict[str, list[str]]:
     try:
         for row in json.loads(text)["report"][0]["lv"]:
             found.setdefault(_bare(row["lv_name"]), []).extend(row["seg_pe_ranges"].split())
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except _UNREADABLE as error:
         raise LvmReportUnreadable(reason=f"{type(error).__name__}: {error}"[:200]) from error
     return found
 
@@ -334,9 +337,15 @@ def parse_extents(text: str) -> dict[str, list[str]]:
 def physical_extents(ranges: Mapping[str, list[str]], volume: str) -> tuple[str, ...]:
     """Return where the bytes of ``volume`` lie on disks; a mirrored one's are those of its hidden copies."""
     found: list[str] = []
-    for item in ranges.get(volume, ()):
+    seen, left = {volume}, list(reversed(ranges.get(volume, ())))
+    while left:
+        item = left.pop()
         below = item.rpartition(":")[0]
-        found += physical_extents(ranges, below) if below in ranges else [item]
+        if below not in ranges:
+            found.append(item)
+        elif below not in seen:
+            seen.add(below)
+            left += reversed(ranges[below])
     return tuple(found)
 
 
@@ -347,9 +356,9 @@ def _group(subreports: Mapping[str, Any]) -> Report:
         name=vg["vg_name"],
         uuid=vg["vg_uuid"],
         attributes=VgAttributes.parse(vg["vg_attr"]),
-        size_bytes=int(vg["vg_size"]),
-        free_bytes=int(vg["vg_free"]),
-        extent_bytes=int(vg["vg_extent_size"]),
+        size_bytes=_bytes(vg["vg_size"]),
+        free_bytes=_bytes(vg["vg_free"]),
+        extent_bytes=_bytes(vg["vg_extent_size"], 1),
         tags=_tags(vg["vg_tags"]),
         missing_pvs=int(vg["vg_missing_pv_count"] or 0),
         volumes={item.name: item for item in volumes},
@@ -359,13 +368,13 @@ def _group(subreports: Mapping[str, Any]) -> Report:
 
 def _volume(row: Mapping[str, str]) -> LogicalVolume:
     attributes = LvAttributes.parse(row["lv_attr"])
-    space = int(row["lv_size"])
+    space = _bytes(row["lv_size"])
     snapshot = attributes.kind in (LvKind.SNAPSHOT, LvKind.SNAPSHOT_MERGING)
     return LogicalVolume(
         name=_bare(row["lv_name"]),
         uuid=row["lv_uuid"],
         attributes=attributes,
-        size_bytes=int(row["origin_size"] or space) if snapshot else space,
+        size_bytes=_bytes(row["origin_size"] or space) if snapshot else space,
         space_bytes=space,
         origin=_bare(row["origin"]),
         pool=_bare(row["pool_lv"]),
@@ -373,7 +382,7 @@ def _volume(row: Mapping[str, str]) -> LogicalVolume:
         metadata_percent=_percent(row["metadata_percent"]),
         tags=_tags(row["lv_tags"]),
         active=row["lv_active"].startswith("active"),
-        metadata_bytes=int(row.get("lv_metadata_size") or 0),
+        metadata_bytes=_bytes(row.get("lv_metadata_size") or 0),
     )
 
 
@@ -382,9 +391,17 @@ def _physical(row: Mapping[str, str]) -> PhysicalVolume:
         row["pv_name"],
         row["pv_uuid"],
         PvAttributes.parse(row["pv_attr"]),
-        int(row["pv_size"]),
-        int(row["pv_free"]),
+        _bytes(row["pv_size"]),
+        _bytes(row["pv_free"]),
     )
+
+
+def _bytes(value: Any, least: int = 0) -> int:
+    """Return a number of bytes; what is none, or too small, is a ValueError."""
+    size = int(value) if isinstance(value, str | int) else -1
+    if not least <= size < 2**64:
+        raise ValueError(f"{str(value)[:40]!r} is no number of bytes")
+    return size
 
 
 def _bare(name: str) -> str:

@@ -71,17 +71,7 @@ class QemuImg:
         """
         argv = ["qemu-img", "info", "--output=json", "-U", "-f", image_format, _path(fd)]
         result = self._run(argv, (fd,), self.limits.info_cpu, timeout=self.limits.info_timeout)
-        try:
-            values: dict[str, Any] = json.loads(result.stdout)
-            size = int(values["virtual-size"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise exception.ImageUnacceptable(
-                f"qemu-img says nothing that could be understood of the image: {error}", reason=str(error)
-            ) from error
-        specific = (values.get("format-specific") or {}).get("data") or {}
-        others = [values.get("backing-filename"), values.get("full-backing-filename"), specific.get("data-file")]
-        others += [item.get("filename") for item in specific.get("extents") or () if item.get("filename") != _path(fd)]
-        return Described(str(values.get("format")), size, tuple(str(item) for item in others if item))
+        return described(result.stdout, _path(fd))
 
     def to_raw(self, source_fd: int, source_format: str, fd: int, size: int, progress: Progress) -> None:
         """Write an image as a raw one into an open file or device that reads as zeros, so that zeros are left out.
@@ -144,6 +134,25 @@ class QemuImg:
                 status=result.status,
             )
         return result
+
+
+def described(text: str, path: str) -> Described:
+    """Return what ``qemu-img info --output=json`` has said.
+
+    :param path: the name under which it was shown the image.
+    :raises ImageUnacceptable: it cannot be understood.
+    """
+    try:
+        values: dict[str, Any] = json.loads(text)
+        specific = (values.get("format-specific") or {}).get("data") or {}
+        others = [values.get("backing-filename"), values.get("full-backing-filename"), specific.get("data-file")]
+        others += [item.get("filename") for item in specific.get("extents") or () if item.get("filename") != path]
+        size = int(values["virtual-size"])
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise exception.ImageUnacceptable(
+            f"qemu-img says nothing that could be understood of the image: {error}", reason=str(error)
+        ) from error
+    return Described(str(values.get("format")), size, tuple(str(item) for item in others if item))
 
 
 def _path(fd: int) -> str:

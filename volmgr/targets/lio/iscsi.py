@@ -128,7 +128,7 @@ def our_backstores(tree: Reader, prefix: str) -> set[str]:
     found = set()
     for folder in tree.folders("core"):
         plugin, _, number = folder.rpartition("_")
-        if number.isdigit() and int(number) >= 0x40000000:
+        if number.isascii() and number.isdigit() and int(number) >= 0x40000000:
             found |= {
                 name
                 for name in tree.folders(f"core/{folder}")

@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from volmgr.tools.tgt import errors
 
 _INDENT = 4
-_TARGET = re.compile(r"Target (-?\d+): (.*)\Z")
-_SIZE = re.compile(r"(\d+) MB, Block size: (\d+)\Z")
+_TARGET = re.compile(r"Target (-?[0-9]{1,20}): (.*)\Z")
+_SIZE = re.compile(r"([0-9]{1,20}) MB, Block size: ([0-9]{1,20})\Z")
+#: tgtd's numbers have 64 bits at most.
+_DIGITS = 20
 _OUTGOING = " (outgoing)"
 _NONE = "None"
 
@@ -125,7 +127,7 @@ def _tree(text: str) -> list[_Node]:
 
 
 def _number(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
+    if not text.isascii() or not text.isdigit() or len(text) > _DIGITS:
         raise _bad(f"{text[:80]!r} is not a number")
     return int(text)
 
