@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from volmgr import exception, names, types
+from volmgr import exception, logs, names, types
 from volmgr.context import RequestContext
 from volmgr.db import claims, operations, records
 from volmgr.db.admission import MISSING, Admitting, Blocked
@@ -308,6 +308,7 @@ class Dispatcher(Steering, Outcomes):
         self._active[record.id] = active
         self._lanes[record.id] = record.lane
 
+        @logs.about(record.context.get("request_id"), record.resource_id, record.id)
         def work() -> None:
             try:
                 self.runner.run(record, active, known)

@@ -27,6 +27,7 @@ from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
 from volmgr.db.engine import Database
 from volmgr.dispatch import Dispatcher
+from volmgr.drivers import loader
 from volmgr.exports import Exports
 from volmgr.health import Health, is_ours, pauses
 from volmgr.images.access import Images
@@ -116,7 +117,7 @@ class Worker:
         self.notifications = open_notifications(self.conf, self.host, self.database.reader)
         self._watch()
         if self.driver is None:
-            self.target = equipment.load_target(self.conf, self.options)
+            self.target = loader.make_target(self.conf, self.options)
             self.driver = self._load_driver()
         else:
             self.target = self.driver.target_driver

@@ -50,6 +50,10 @@ class Steering:
                 self.clock.wait(threading.Event(), min(pause, left))
                 pause = min(pause * 2, 0.5)
 
+    def running(self) -> list[str]:
+        """Return the ids of the operations that run in this process now, from memory."""
+        return sorted(self._active)
+
     def get(self, operation_id: str) -> types.OperationRecord:
         """Return an operation.
 

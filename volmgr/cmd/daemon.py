@@ -12,12 +12,11 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from typing import NoReturn
 
-from oslo_log import log as oslo_log
-
 from volmgr import conf as config
-from volmgr import exception, killpoints, systemd
+from volmgr import exception, killpoints, logs, systemd
 from volmgr.cmd import supervisor
 from volmgr.conf.backend import BackendConfiguration
 from volmgr.rpc.transport import get_transport
@@ -39,7 +38,7 @@ def run(argv: list[str]) -> int:
         print(f"volmgr-volume: {error}", file=sys.stderr)
         return 2
     supervisor.follow_parent()
-    oslo_log.setup(conf, "volmgr")
+    logs.setup(conf)
     stop = _Signals(signal.SIGTERM, signal.SIGINT)
     try:
         worker = Worker(conf, _own(backends), killpoint=killpoints.from_environment())
@@ -51,6 +50,7 @@ def run(argv: list[str]) -> int:
         print(f"volmgr-volume: {error}", file=sys.stderr)
         return 1
     systemd.notify(READY=1, STATUS=f"serving {worker.host}")
+    stop.also(signal.SIGUSR2, lambda: _meditate(worker))
     stop.wait()
     systemd.notify(STOPPING=1)
     guard = threading.Timer(STOP_SECONDS, _give_up)
@@ -59,6 +59,12 @@ def run(argv: list[str]) -> int:
     drained = worker.stop(DRAIN_SECONDS)
     LOG.info("Stopped%s", "" if drained else "; what still ran is taken up by the next start")
     _end()
+
+
+def _meditate(worker: Worker) -> None:
+    from volmgr.support import meditation
+
+    meditation.write(worker)
 
 
 def _own(backends: list[BackendConfiguration]) -> BackendConfiguration:
@@ -91,12 +97,21 @@ class _Signals:
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in numbers:
             signal.signal(number, lambda *_: None)
+        self._also: dict[int, Callable[[], None]] = {}
+
+    def also(self, number: int, act: Callable[[], None]) -> None:
+        """Act on a further signal, in the thread that waits."""
+        self._also[number] = act
+        signal.signal(number, lambda *_: None)
 
     def wait(self) -> None:
         """Return once one has come, also one that came before."""
         while True:
             select.select([self._reader], [], [])
-            if self._numbers & set(self._reader.recv(64)):
+            seen = set(self._reader.recv(64))
+            for number in seen & set(self._also):
+                self._also[number]()
+            if self._numbers & seen:
                 return
 
 

@@ -128,6 +128,7 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop())
+        signal.signal(signal.SIGUSR2, lambda *_: self.meditate())
         try:
             yield
         finally:
@@ -143,6 +144,12 @@ class Supervisor:
             systemd.notify(STOPPING=1)
             for child in self._living():
                 child.process.terminate()  # type: ignore[union-attr]
+
+    def meditate(self) -> None:
+        """Let every worker that serves write what it is at; one that still starts would end of the signal."""
+        for child in self._living():
+            if child.ready:
+                child.process.send_signal(signal.SIGUSR2)  # type: ignore[union-attr]
 
     def _living(self) -> list[Child]:
         return [child for child in self.children if child.process is not None]
@@ -229,10 +236,8 @@ class Supervisor:
 
 def run(argv: Sequence[str]) -> int:
     """Check the configuration, then keep a worker for each backend; returns the exit status."""
-    from oslo_log import log as oslo_log
-
     from volmgr import conf as config
-    from volmgr import exception
+    from volmgr import exception, logs
 
     try:
         conf = config.load(argv)
@@ -240,5 +245,5 @@ def run(argv: Sequence[str]) -> int:
     except exception.VolmgrError as error:
         print(f"volmgr-volume: {error}", file=sys.stderr)
         return 2
-    oslo_log.setup(conf, "volmgr")
+    logs.setup(conf)
     return Supervisor(argv, backends).run()

@@ -13,7 +13,7 @@ from typing import Any
 
 from oslo_config import cfg
 
-from volmgr import __version__, exception
+from volmgr import __version__, exception, logs
 from volmgr.conf import groups, opts, rpc
 from volmgr.conf.backend import BackendConfiguration
 
@@ -54,6 +54,7 @@ def load(argv: Sequence[str] = (), *, prog: str | None = None) -> Configuration:
 
     conf = Configuration()
     log.register_options(conf)
+    conf.set_default("logging_context_format_string", logs.FORMAT)
     opts.register_all(conf)
     try:
         conf(

@@ -9,20 +9,35 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stevedore import driver as stevedore_driver
 from stevedore import exception as stevedore_exception
 
 from volmgr import exception
 from volmgr.drivers.interfaces import Interface, ProxyVD
-from volmgr.targets.base import Target
+from volmgr.targets.base import Target, TargetConfig
+from volmgr.types import Portal
+
+if TYPE_CHECKING:
+    from volmgr.conf.backend import BackendConfiguration
+    from volmgr.conf.loading import Configuration
 
 DRIVERS = "volmgr.drivers"
 TARGETS = "volmgr.targets"
 #: By option ``target_protocol``: what connection_info calls it, and which helper is LIO's.
 PROTOCOLS = {"iscsi": "iscsi", "iser": "iser", "fc": "fibre_channel", "aoe": "aoe"}
 LIO_HELPERS = {"iser": "iseradm", "fc": "fcadm"}
+#: options of a backend that are one kind of target's own.
+TARGET_OPTIONS = (
+    "tgt_socket",
+    "tgt_threads",
+    "aoe_eth_dev",
+    "fc_fabric",
+    "fc_target_wwpns",
+    "fc_initiator_wwpns",
+    "fc_zone_manager",
+)
 
 
 def load(name: str) -> type[Any]:
@@ -50,6 +65,35 @@ def load_target(name: str, protocol: str | None = None) -> type[Target]:
             hint=f"Set target_protocol = {spoken}, or another target_helper",
         )
     return found
+
+
+def make_target(conf: Configuration, backend: BackendConfiguration) -> Target | None:
+    """Return the target of a backend, not started yet; None where its driver has no use for one, or none is set.
+
+    :raises InvalidConfiguration: see :func:`load_target`.
+    """
+    # A proxy says nothing of it; what stands behind it exports through a target, as most do.
+    if not backend.target_helper or not getattr(load(backend.volume_driver), "needs_target", True):
+        return None
+    protocol = backend.target_protocol
+    cls = load_target(backend.iser_helper if protocol == "iser" else backend.target_helper, protocol)
+    addresses, port = [backend.target_ip_address], backend.target_port
+    if cls.protocol == "iser":
+        addresses, port = [backend.iser_ip_address], backend.iser_port
+    addresses += backend.target_secondary_ip_addresses or ()
+    config = TargetConfig(
+        prefix=target_prefix(backend, cls.protocol),
+        portals=tuple(Portal(str(ip), int(port)) for ip in addresses),
+        state_path=f"{conf.state_path}/{backend.config_group}/target",
+        timeout=float(conf.command_timeout),
+        options={name: backend.safe_get(name) for name in TARGET_OPTIONS if backend.safe_get(name)},
+    )
+    return cls(config)
+
+
+def target_prefix(backend: BackendConfiguration, protocol: str) -> str:
+    """Return what the names of a backend's targets begin with."""
+    return str(backend.iser_target_prefix if protocol == "iser" else backend.target_prefix)
 
 
 def available(namespace: str) -> list[str]:

@@ -16,7 +16,7 @@ import oslo_messaging
 from oslo_messaging.rpc import dispatcher as rpc_dispatcher
 from oslo_messaging.rpc import server as rpc_server
 
-from volmgr import exception, validate
+from volmgr import exception, logs, validate
 from volmgr.rpc.serializer import Serializer
 
 LOG = logging.getLogger(__name__)
@@ -59,6 +59,11 @@ class Dispatcher(rpc_dispatcher.RPCDispatcher):  # type: ignore[misc]
     """Errors of our own are answers, not faults: they are logged in one line, without a traceback."""
 
     def dispatch(self, incoming: Any) -> Any:
+        asked = logs.resource_of(incoming.message.get("args"))
+        with logs.about(incoming.ctxt.get("request_id"), asked):
+            return self._dispatch(incoming)
+
+    def _dispatch(self, incoming: Any) -> Any:
         method = validate.shorten(incoming.message.get("method"))
         try:
             endpoint = self._check(incoming)

@@ -20,6 +20,7 @@ from volmgr import exception
 from volmgr.cmd import supervisor
 from volmgr.context import RequestContext
 from volmgr.incarnation import started
+from volmgr.support.meditation import path_of
 from volmgr.testing.daemon import Client, Daemon
 from volmgr.testing.waiting import wait_until
 
@@ -136,6 +137,13 @@ def test_volumes_go_where_they_fit_and_elsewhere_when_that_fails(several: Severa
     done = several.client.do("create_volume", volume_id, size=1, timeout=TIMEOUT)
     assert [item["host"] for item in done["history"]] == ["node@simulated#simulated"]
     assert several.backend(api.get_volume(context, volume_id)) == "files"
+
+
+def test_every_worker_that_serves_says_what_it_is_at(several: Several) -> None:
+    paths = [path_of(str(several.daemon.state), f"node@{name}") for name in ("files", "simulated")]
+    os.kill(several.daemon.pid, signal.SIGUSR2)
+    wait_until(lambda: all(path.exists() for path in paths), TIMEOUT, "both have written it")
+    assert several.up() == {"files": True, "simulated": True}
 
 
 def test_the_explanation(several: Several) -> None:
