@@ -5,7 +5,7 @@ TEST := $(PYTHON) tools/test.py
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check functional lab lab-extended lab-full simulate chaos fabric bench bench-lab bench-scale docs \
+.PHONY: help install demo test check functional lab lab-extended simulate chaos fabric bench bench-lab bench-scale docs \
 	genconfig genpolicy genstates genverbs clean
 
 help: ## this list
@@ -26,15 +26,12 @@ check: install ## the quick tiers: ruff, mypy, unit, conformance
 functional: install ## the daemon as a process, on every transport and database
 	@$(TEST) --tier functional --tier functional-threading --tier postgresql --tier mariadb $(ARGS)
 
-lab: install ## the tests that need a kernel of their own, in a User Mode Linux guest
-	@$(TEST) --tier lab-harness --tier lab $(ARGS)
+lab: install ## what needs a kernel of its own: tests, the conformance matrix of LVM, figures; in guests, an hour
+	@$(TEST) --tier lab-harness --tier lab --tier lab-conformance $(ARGS)
+	@$(PYTHON) tools/bench.py --lab
 
 lab-extended: install ## what make lab leaves out for its length
 	@$(TEST) --tier lab-extended $(ARGS)
-
-lab-full: install ## the whole driver conformance suite over LVM, thick, thin and mirrored, on LIO and tgt; an hour
-	@$(PYTHON) -m volmgr.testing.lab --memory 2048 --timeout 7200 -- \
-		tests/lab/inside/test_lvm_driver.py tests/lab/inside/test_lvm_exports.py -q $(ARGS)
 
 simulate: install ## seeded schedules of the worker with crashes and faults, at length (ARGS="--minutes 60 --systematic")
 	@VOLMGR_CONCURRENCY=threading $(PYTHON) -m volmgr.testing.simulation --shrink $(ARGS)

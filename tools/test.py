@@ -91,7 +91,8 @@ def argv_of(tier: Tier, junit: Path, extra: Sequence[str]) -> list[str]:
     if tier.guest:
         # The guest ends its own tests before this deadline, so that its log is not lost.
         deadline = str(max(60.0, tier.minutes * 60 - 240))
-        return [sys.executable, "-m", tier.guest, "--timeout", deadline, "--junit", str(junit), "--", *pytest]
+        memory = ["--memory", str(tier.memory)] if tier.memory else []
+        return [sys.executable, "-m", tier.guest, *memory, "--timeout", deadline, "--junit", str(junit), "--", *pytest]
     return [sys.executable, "-m", "pytest", "--junit-xml", str(junit), *pytest]
 
 
@@ -221,6 +222,15 @@ def summary(results: Sequence[Result], strict: bool) -> str:
     return "\n".join([*lines, "", f"{passed} passed, {failures} failed, {skips} skipped"])
 
 
+def matrix(results: Sequence[Result]) -> str:
+    """Return the table of drivers and targets of those tiers that have one, from what their tests reported."""
+    from volmgr.testing.lab import report  # which is not there for the tools alone
+
+    ran = [result for result in results if result.tier.matrix and (result.passed or result.failed)]
+    reports = [(BUILD / f"{result.tier.name}.xml").read_bytes() for result in ran]
+    return report.matrix(tuple(case for junit in reports for case in report.parse(junit)))
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tools/test.py", description="Run the test tiers.")
     parser.add_argument("--strict", action="store_true", help="what cannot run fails (also CI or VOLMGR_STRICT=1)")
@@ -256,6 +266,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if old.is_file():
             old.unlink()
     results = run_all(wanted, strict, options.pytest_args)
+    if told := matrix(results):
+        print(f"\n=== conformance matrix ===\n{told}", flush=True)
     report = summary(results, strict)
     print(f"\n{report}", flush=True)
     (BUILD / "summary").write_text(report + "\n", encoding="utf-8")

@@ -46,6 +46,8 @@ class Tier:
     :param env: environment of the run.
     :param needs: what must be there.
     :param guest: pytest runs in a guest with a kernel of its own, which this module starts.
+    :param memory: of that guest, in MiB; 0 for as much as the module gives it.
+    :param matrix: its tests are told by driver and target at the end of the whole run.
     :param beside: runs in a second row beside those without this, as none of them fills two processors by itself.
     :param quick: part of ``--quick``.
     :param optional: no error while the folder is not there.
@@ -60,6 +62,8 @@ class Tier:
     env: dict[str, str] = field(default_factory=dict)
     needs: tuple[Need, ...] = ()
     guest: str = ""
+    memory: int = 0
+    matrix: bool = False
     beside: bool = False
     quick: bool = False
     optional: bool = False
@@ -84,6 +88,9 @@ QEMU = Need("qemu-system-x86_64", "qemu-system-x86")
 FABRIC = "volmgr.testing.fabric"
 DATABASE = ("-m", "database")
 BRIEF = ("-m", "not extended")
+#: what runs over every kind of LVM volume, at length, and has a tier of its own.
+CONFORMANCE = "tests/lab/inside/conformance"
+WITHOUT_IT = ("--ignore", CONFORMANCE)
 AGAIN = ("-m", "not once")
 
 
@@ -103,10 +110,17 @@ TIERS = (
     Tier("postgresql", "tests", options=DATABASE, env=_on("postgresql"), needs=(POSTGRESQL,), beside=True),
     Tier("mariadb", "tests", options=DATABASE, env=_on("mariadb"), needs=(MARIADB,), beside=True),
     Tier("lab-harness", "tests/lab", env=EVENTLET, needs=(UML,), beside=True),
-    Tier("lab", "tests/lab/inside", options=BRIEF, env=EVENTLET, needs=(UML,), guest=LAB, beside=True, minutes=60),
     Tier(
-        "lab-extended", "tests/lab/inside", options=("-m", "extended"), env=EVENTLET, needs=(UML,), guest=LAB,
-        minutes=90, on_request=True,
+        "lab", "tests/lab/inside", options=(*BRIEF, *WITHOUT_IT), env=EVENTLET, needs=(UML,), guest=LAB, beside=True,
+        minutes=60,
+    ),
+    Tier(
+        "lab-conformance", CONFORMANCE, env=EVENTLET, needs=(UML,), guest=LAB, memory=2048, minutes=180,
+        on_request=True, matrix=True,
+    ),
+    Tier(
+        "lab-extended", "tests/lab/inside", options=("-m", "extended", *WITHOUT_IT), env=EVENTLET, needs=(UML,),
+        guest=LAB, minutes=90, on_request=True,
     ),
     Tier("fabric", "tests/fabric/inside", env=EVENTLET, needs=(QEMU,), guest=FABRIC, minutes=25, on_request=True),
     Tier("simulation", "tests/simulation", env=THREADING, optional=True, minutes=45),

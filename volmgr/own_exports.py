@@ -11,22 +11,16 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import sqlalchemy as sa
-
 from volmgr import context as ctx
 from volmgr import exception, types
 from volmgr.crypto import Cipher
-from volmgr.db import initiators, models
+from volmgr.db import initiators, provider
 from volmgr.db.engine import Database
 from volmgr.locks import KeyedLocks
 from volmgr.peers import peer_key
 
 R = TypeVar("R", bound=types.Volume | types.Snapshot)
 PROTOCOL = "local"
-_TABLES = {"volume": models.volumes, "snapshot": models.snapshots}
-#: what a driver may say of an export.
-_TOLD = frozenset({"provider_location", "provider_auth", "provider_id"})
-_AUTH = "provider_auth"
 
 
 class OwnExports:
@@ -102,18 +96,8 @@ class OwnExports:
 
     def known(self, resources: Sequence[R]) -> list[R]:
         """Return resources of one kind with the accounts that the driver has given their exports; one statement."""
-        if not resources:
-            return []
-        kind = "snapshot" if isinstance(resources[0], types.Snapshot) else "volume"
-        table = _TABLES[kind]
-        query = sa.select(table.c.id, table.c.provider_auth).where(table.c.id.in_([item.id for item in resources]))
         with self.database.reader() as conn:
-            kept = {row.id: row.provider_auth for row in conn.execute(query) if row.provider_auth is not None}
-        return [
-            dataclasses.replace(item, provider_auth=self.cipher.decrypt(f"{kind}s", _AUTH, item.id, kept[item.id]))
-            if item.id in kept else item
-            for item in resources
-        ]
+            return provider.with_accounts(conn, self.cipher, resources)
 
     def _known(self, resource: R) -> R:
         return self.known([resource])[0]
@@ -124,24 +108,19 @@ class OwnExports:
         :raises Inconsistent: it tells of what is not an export's.
         """
         told = dict(update or {})
-        if unknown := set(told) - _TOLD:
+        if unknown := set(told) - provider.COLUMNS:
             raise exception.Inconsistent(
                 f"The driver returned {', '.join(sorted(unknown))} for an export, which it may not set"
             )
-        if told.get(_AUTH):
-            told[_AUTH] = told[_AUTH] if isinstance(told[_AUTH], types.Secret) else types.Secret(str(told[_AUTH]))
+        if (account := told.get(provider.AUTH)) and not isinstance(account, types.Secret):
+            told[provider.AUTH] = types.Secret(str(account))
         changed = {name: value for name, value in told.items() if getattr(resource, name) != value}
         if not changed:
             return resource
-        kind = "snapshot" if isinstance(resource, types.Snapshot) else "volume"
-        columns = dict(changed)
-        if columns.get(_AUTH):
-            columns[_AUTH] = self.cipher.encrypt(f"{kind}s", _AUTH, resource.id, columns[_AUTH])
-        table = _TABLES[kind]
 
         def write() -> None:
             with self.database.writer(urgent=True) as conn:
-                conn.execute(sa.update(table).where(table.c.id == resource.id).values(columns))
+                provider.save(conn, self.cipher, resource, changed)
 
         self.database.repeating(write)
         return dataclasses.replace(resource, **changed)

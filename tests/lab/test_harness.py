@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -154,16 +155,21 @@ def test_report_tells_each_outcome(without_guest: None) -> None:
 def test_matrix_tells_driver_and_target(without_guest: None) -> None:
     xml = (
         b'<testsuites><testsuite><testcase classname="m" name="a[lvm-thick]"/>'
+        b'<testcase classname="m" name="a[lvm-mirrored]"><skipped message="does not apply: to it"/></testcase>'
+        b'<testcase classname="m" name="b[lvm-mirrored]"><skipped message="no such program"/></testcase>'
+        b'<testcase classname="m" name="c[lvm-mirrored]"><error message="no"/></testcase>'
         b'<testcase classname="m" name="b[lvm-thin-lio]"/><testcase classname="m" name="c[tgt-lvm]"/>'
+        b'<testcase classname="m" name="c[lvm-thin-mirrored-tgt]"/>'
         b'<testcase classname="m" name="d[tgt]"><properties><property name="driver" value="file"/></properties>'
         b'<failure message="no"/></testcase>'
-        b'<testcase classname="m" name="e[file-tgt]"/><testcase classname="m" name="f[file]"><skipped/></testcase>'
-        b'<testcase classname="m" name="g[lio]"/></testsuite></testsuites>'
+        b'<testcase classname="m" name="e[file-tgt]"/><testcase classname="m" name="g[lio]"/></testsuite></testsuites>'
     )
-    lines = [line.split() for line in report.matrix(report.parse(xml)).splitlines()[1:]]
+    lines = [re.split(r"\s{2,}", line) for line in report.matrix(report.parse(xml)).splitlines()[1:]]
     assert lines == [
         ["driver", "alone", "lio", "tgt"],
-        ["file", "-", "-", "1/2", "FAILED"],
-        ["lvm-thick", "1/1", "-", "-"],
-        ["lvm-thin", "-", "1/1", "1/1"],
+        ["file", "-", "-", "1 / 1 / 0"],
+        ["lvm-mirrored", "0 / 1 / 1 (1 skipped)", "-", "-"],
+        ["lvm-thick", "1 / 0 / 0", "-", "-"],
+        ["lvm-thin", "-", "1 / 0 / 0", "1 / 0 / 0"],
+        ["lvm-thin-mirrored", "-", "-", "1 / 0 / 0"],
     ]

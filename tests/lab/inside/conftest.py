@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,36 +45,3 @@ def group(nothing_left: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
     folder: Path = tmp_path_factory.mktemp("group")
     with loop_group(folder, "lab") as made:
         yield made
-
-
-# --- the matrix of the driver conformance suite ---------------------------------------------------------------------
-
-_KIND = re.compile(
-    r"\[(?:(?P<target>lio|tgt)-)?(?P<kind>lvm-(?:thin-mirrored|thick|thin|mirrored))(?:-(?P<behind>lio|tgt))?(?:-.*)?\]$"
-)
-_results: dict[tuple[str, str], Counter[str]] = {}
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Count what each kind of driver has passed, alone and with each target."""
-    match = _KIND.search(report.nodeid)
-    if match is None or (report.when != "call" and report.outcome == "passed"):
-        return
-    column = match["target"] or match["behind"] or "driver"
-    _results.setdefault((match["kind"], column), Counter())[report.outcome] += 1
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the matrix, if there is one."""
-    if not _results:
-        return
-    terminalreporter.section("conformance matrix: passed / failed / does not apply")
-    columns = ("driver", "lio", "tgt")
-    terminalreporter.write_line(f"{'':20}" + "".join(f"{column:>16}" for column in columns))
-    for kind in sorted({kind for kind, _column in _results}):
-        cells = []
-        for column in columns:
-            counts = _results.get((kind, column))
-            text = "-" if counts is None else f"{counts['passed']} / {counts['failed']} / {counts['skipped']}"
-            cells.append(f"{text:>16}")
-        terminalreporter.write_line(f"{kind:20}" + "".join(cells))

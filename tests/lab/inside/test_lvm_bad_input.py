@@ -244,20 +244,27 @@ class TestTheSnapshot:
 
 
 class TestThePool:
-    def test_its_metadata_is_full(self, group: LoopGroup) -> None:
+    def test_its_metadata_is_full(self, group: LoopGroup, tmp_path: Path) -> None:
         driver = driver_on(lvm_type="thin")
         driver.do_setup(None)
+        rig = Rig(tmp_path, make_driver=lambda _host, _target: driver)
         try:
-            volume = Volume(id=str(uuid.uuid4()), size=1)
-            driver.create_volume(volume)
-            write_device(Path(driver.local_path(volume)), DATA)
+            volume_id, _ = create(rig)
+            write_device(node(volume_id), DATA)
             fill_metadata(driver.pool, 90.0)
-            with pytest.raises(exception.NoSpace) as caught:
-                driver.create_volume(Volume(id=str(uuid.uuid4()), size=1))
-            assert "metadata" in caught.value.message
-            assert f"lvextend --poolmetadatasize +SIZE {GROUP}/{driver.pool}" in caught.value.hint
-            assert [item.object_id for item in driver.observe()] == [volume.id]
-            assert read_device(Path(driver.local_path(volume)), 4096) == DATA
+            other, operation = create(rig)
+            snapshot_id = str(uuid.uuid4())
+            for refused in (
+                operation, rig.do(snapshots.CreateSnapshot, volume_id=volume_id, snapshot_id=snapshot_id)
+            ):  # fmt: skip
+                error = failed(refused)
+                assert error["code"] == "volmgr.no_space"
+                assert "metadata" in error["message"]
+                assert f"lvextend --poolmetadatasize +SIZE {GROUP}/{driver.pool}" in error["hint"]
+            (row,) = rig.rows(models.snapshots, id=snapshot_id)
+            assert (status(rig, other), row["status"], status(rig, volume_id)) == ("error", "error", "available")
+            assert [item.object_id for item in driver.observe()] == [volume_id]
+            assert read_device(node(volume_id), 4096) == DATA
             # It grows by itself where that is allowed, and there is room again.
             growing = driver_on(lvm_type="thin", lvm_pool_autoextend_percent=100)
             growing.do_setup(None)
@@ -265,7 +272,17 @@ class TestThePool:
             another = Volume(id=str(uuid.uuid4()), size=1)
             growing.create_volume(another)
             assert growing.vg.report().volumes[driver.pool].metadata_bytes == 2 * before
+            growing.delete_volume(another)
+            for gone in (
+                rig.do(snapshots.DeleteSnapshot, snapshot_id=snapshot_id),
+                rig.do(volumes.DeleteVolume, volume_id=volume_id),
+                rig.do(volumes.DeleteVolume, volume_id=other),
+            ):
+                assert gone is not None and gone.state == "done"
+            settle(rig)
+            assert violations(rig.database, driver) == []
         finally:
+            rig.close()
             run("udevadm", "settle")
             run("lvremove", "-q", "-f", "-y", GROUP)
 

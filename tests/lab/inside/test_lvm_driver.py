@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The driver conformance suite over LVM, thin and thick, on real device-mapper devices.
+"""One test in which every verb of the LVM driver has its turn, thin, thick and mirrored, on real device-mapper devices.
 
-Named on the command line this module runs the whole suite, for a quarter of an hour; as a part of its folder it runs
-one test in which every verb has its turn.
+The whole suite is in the folder ``conformance`` beside it.
 """
 
 from __future__ import annotations
 
 import pathlib
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -16,15 +14,13 @@ import pytest
 from volmgr import exception
 from volmgr.drivers.lvm import LVMVolumeDriver
 from volmgr.drivers.making import making
-from volmgr.testing.conformance import suite
 from volmgr.testing.conformance.bench import Bench
 from volmgr.testing.conformance.factories import DriverFactory
-from volmgr.testing.lab.lvm_factories import ALL, LvmMirrored, LvmThick, LvmThin
+from volmgr.testing.lab.lvm_factories import LvmMirrored, LvmThick, LvmThin
 from volmgr.types import GiB
 
 DATA = b"first tenant's bytes"
-FULL = any(pathlib.Path(__file__).name in word for word in sys.argv)
-CLASSES: tuple[type[DriverFactory], ...] = ALL if FULL else (LvmThin, LvmThick, LvmMirrored)
+CLASSES: tuple[type[DriverFactory], ...] = (LvmThin, LvmThick, LvmMirrored)
 
 
 @pytest.fixture(scope="module", params=CLASSES, ids=lambda factory: str(factory.name))
@@ -83,19 +79,3 @@ class TestLife:
 
 def _cancel(_fraction: float) -> None:
     raise exception.Cancelled
-
-
-if FULL:
-    TestBackups = suite.TestBackups
-    TestClones = suite.TestClones
-    TestContract = suite.TestContract
-    TestExtending = suite.TestExtending
-    TestImagesAndMoves = suite.TestImagesAndMoves
-    TestManageable = suite.TestManageable
-    TestManaging = suite.TestManaging
-    TestObserving = suite.TestObserving
-    TestOrphans = suite.TestOrphans
-    TestReverts = suite.TestReverts
-    TestSnapshots = suite.TestSnapshots
-    TestTrash = suite.TestTrash
-    TestVolumes = suite.TestVolumes

@@ -201,7 +201,9 @@ def test_a_command_that_hangs_is_ended_and_holds_the_worker_s_lock_meanwhile(sma
     assert driver.observe() == []
 
 
-def test_a_thin_pool_that_fills_takes_nothing_more(small: LoopGroup) -> None:
+def test_a_thin_pool_that_fills_warns_and_takes_nothing_more(
+    small: LoopGroup, caplog: pytest.LogCaptureFixture
+) -> None:
     run("lvcreate", "-q", "-y", "-L", "1g", "-T", f"{small.name}/{small.name}-pool")
     driver = driver_on(small.name, "auto", lvm_pool_data_threshold=1)
     driver.do_setup(None)
@@ -219,6 +221,17 @@ def test_a_thin_pool_that_fills_takes_nothing_more(small: LoopGroup) -> None:
         assert driver.get_manageable_volumes([volume], None, None, None, None, None)
     assert started == ["lvm"]
     write_device(node(driver, volume), os.urandom(12 * MiB))
+    # Who stops later is warned now, once, and goes on.
+    patient = driver_on(small.name, "auto", lvm_pool_data_threshold=11, lvm_pool_warning_margin=10)
+    patient.do_setup(None)
+    for _ in range(2):
+        patient.get_volume_stats(refresh=True)
+    warned = [record.getMessage() for record in caplog.records if "nothing is created" in record.getMessage()]
+    assert len(warned) == 1
+    assert f"from 11 % on nothing is created. Run: lvextend -L +SIZE {small.name}/{small.name}-pool" in warned[0]
+    another = volume_of()
+    patient.create_volume(another)
+    patient.delete_volume(another)
     for create in (lambda: driver.create_volume(volume_of()), lambda: driver.create_snapshot(snapshot_of(volume))):
         with pytest.raises(exception.NoSpace) as caught:
             create()

@@ -79,7 +79,8 @@ def ask(server: Server, answer: bytes) -> list[Any]:
     api, found = StorPoolAPI(config, timeout=10, pauses=()), list[Any]()
     calls = (
         api.volumes, api.snapshots, api.templates, lambda: storpool_setup._capacity(api.disks()),
-        lambda: {item["globalId"] for item in api.attachments() if "globalId" in item}, lambda: api.volume("x"), lambda: api.snapshot("x"),
+        lambda: {item["globalId"] for item in api.attachments() if "globalId" in item},
+        lambda: api.volume("x"), lambda: api.snapshot("x"),
         lambda: api.change("x", lambda client: client.volume_delete("x")),
     )  # fmt: skip
     for call in calls:

@@ -6,7 +6,9 @@ Source: the JUnit XML that ``pytest --junitxml`` writes. This module must not kn
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -15,9 +17,11 @@ FAILED = "failed"
 ERROR = "error"
 SKIPPED = "skipped"
 _TAGS = {"failure": FAILED, "error": ERROR, "skipped": SKIPPED}
+NOT_APPLICABLE = "does not apply: "
+"""How the reason of a skip begins that says something of the driver; no machine could run such a test."""
 ALONE = "alone"
 DRIVERS, TARGETS = ("file", "sim"), ("lio", "tgt", "aoe", "iser", "fc")
-LVM_KINDS = ("thin", "thick", "mirror", "mirrored")
+_LVM = re.compile(r"\blvm\b(?:-(thin-mirrored|thick|thin|mirrored))?")
 _WORST_FIRST = (ERROR, FAILED, SKIPPED)
 
 
@@ -54,44 +58,52 @@ def table(cases: tuple[Case, ...]) -> str:
 
 
 def matrix(cases: tuple[Case, ...]) -> str:
-    """Return a table of driver and target: how many tests passed of those that ran; empty if none tells of a driver.
+    """Return a table of driver and target, empty if no test tells of a driver.
 
-    A test tells by its properties ``driver`` and ``target``, or by words in the ids of its parameters: file, lvm-thin,
-    lvm-thick, lvm-mirror; lio, tgt. Without a target the driver is by itself.
+    A cell counts the tests that passed, failed, and do not apply to the driver; those that were skipped for another
+    reason, so that nothing is known, are told beside them. A test tells by its properties ``driver`` and ``target``, or
+    by the ids of its parameters: file, lvm-thin, lvm-thick, lvm-mirrored, lvm-thin-mirrored; lio, tgt. Without a
+    target the driver is by itself.
     """
-    cells: dict[tuple[str, str], list[bool]] = {}
+    cells: dict[tuple[str, str], Counter[str]] = {}
     for case in cases:
         driver, target = _told(case)
-        if driver and case.outcome != SKIPPED:
-            cells.setdefault((driver, target or ALONE), []).append(case.outcome == PASSED)
+        if driver:
+            cells.setdefault((driver, target or ALONE), Counter())[_counted(case)] += 1
     if not cells:
         return ""
     drivers = sorted({driver for driver, _ in cells})
     targets = [name for name in (ALONE, *TARGETS) if any(name == target for _, target in cells)]
-    lines = [f"{'driver':14}" + "".join(f"{name:>12}" for name in targets)]
-    for driver in drivers:
-        lines.append(f"{driver:14}" + "".join(f"{_cell(cells.get((driver, name))):>12}" for name in targets))
-    return "\n".join(["passed of run, by driver and target:", *lines])
+    rows = [[driver, *(_cell(cells.get((driver, name))) for name in targets)] for driver in drivers]
+    widths = [max(map(len, column)) for column in zip(*rows, ["driver", *targets], strict=True)]
+    lines = [
+        row[0].ljust(widths[0]) + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in [["driver", *targets], *rows]
+    ]
+    return "\n".join(["passed / failed / does not apply, by driver and target:", *lines])
 
 
-def _cell(results: list[bool] | None) -> str:
-    if results is None:
+def _counted(case: Case) -> str:
+    if case.outcome == SKIPPED:
+        return NOT_APPLICABLE if case.detail.startswith(NOT_APPLICABLE) else SKIPPED
+    return PASSED if case.outcome == PASSED else FAILED
+
+
+def _cell(counts: Counter[str] | None) -> str:
+    if counts is None:
         return "-"
-    return f"{sum(results)}/{len(results)}" + ("" if all(results) else " FAILED")
+    told = f"{counts[PASSED]} / {counts[FAILED]} / {counts[NOT_APPLICABLE]}"
+    return f"{told} ({counts[SKIPPED]} skipped)" if counts[SKIPPED] else told
 
 
 def _told(case: Case) -> tuple[str, str]:
-    words = case.name.partition("[")[2].rstrip("]").split("-")
     driver, target = case.properties.get("driver", ""), case.properties.get("target", "")
-    for index, word in enumerate(words):
-        if word == "lvm":
-            kind = words[index + 1] if index + 1 < len(words) and words[index + 1] in LVM_KINDS else LVM_KINDS[0]
-            driver = f"lvm-{kind}"
-        elif word in DRIVERS:
-            driver = word
-        elif word in TARGETS:
-            target = word
-    return driver, target
+    parameters = case.name.partition("[")[2].rstrip("]")
+    words = parameters.split("-")
+    if match := _LVM.search(parameters):
+        driver = f"lvm-{match[1] or 'thin'}"
+    driver = next((word for word in words if word in DRIVERS), driver)
+    return driver, next((word for word in words if word in TARGETS), target)
 
 
 def _case(element: ElementTree.Element) -> Case:
