@@ -20,8 +20,8 @@ from sqlalchemy.engine import Connection
 
 from volmgr import exception, names, qos, types
 from volmgr.crypto import Cipher
+from volmgr.db import answered, luns
 from volmgr.db import exports as rows
-from volmgr.db import luns
 from volmgr.db.admission import Settings
 from volmgr.db.engine import Database
 from volmgr.locks import KeyedLocks
@@ -141,6 +141,7 @@ class Exports:
             existing = _granted(found, peer, attachment_id, mode)
             grants = found.grants
             if existing is None:
+                answered.check_first(conn, kind, resource_id, self.clock.now())
                 replaced = [old for old in grants if old.attachment_id == attachment_id and self._is(old, connector)]
                 for key in {old.peer_key for old in replaced}:
                     rows.delete_grants(conn, resource_id, peer_key=key, attachment_id=attachment_id)
@@ -250,6 +251,8 @@ class Exports:
                 if found is None:
                     return None
                 self._here(found)
+                if not answered.first(conn, resource_id, self.clock.now()):
+                    return found  # whoever is connected has connected since
                 going = [row for row in found.grants if goes(row)]
                 for key in {row.peer_key for row in going}:
                     gone += rows.delete_grants(conn, resource_id, peer_key=key, attachment_id=attachment_id)

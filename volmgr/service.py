@@ -22,7 +22,7 @@ import oslo_messaging
 from volmgr import context as ctx
 from volmgr import crypto, equipment, exception, probes, reporting, systemd
 from volmgr.backups.stores import Stores
-from volmgr.db import operations, reservations, schema, services, transfers
+from volmgr.db import answered, operations, reservations, schema, services, transfers
 from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
 from volmgr.db.engine import Database
@@ -454,8 +454,9 @@ class Worker:
         before = self.clock.now() - datetime.timedelta(days=self.conf.operation_history_days)
         while not self.stopping.is_set():
             with self.database.writer() as conn:
-                if operations.purge(conn, before, PURGE_LIMIT) < PURGE_LIMIT:
-                    return
+                gone = operations.purge(conn, before, PURGE_LIMIT), answered.purge(conn, before, PURGE_LIMIT)
+            if max(gone) < PURGE_LIMIT:
+                return
 
     def _feed(self, interval: float) -> None:
         """Feed systemd's watchdog while database and threads answer."""

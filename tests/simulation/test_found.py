@@ -182,6 +182,22 @@ FOUND: dict[str, Plan] = {
         (Request("create", "create_volume", {"volume_id": "@v1", "size": 3, "image_id": "i0"}),),
         (Strike("driver:delete_volume/after", "fail", error="volmgr.timeout"),), stage="pictured", orphans=("v1",),
     ),
+    # A deletion by force that failed left the offer of a volume that could only be deleted; a cancelled one left it
+    # standing beside a volume that could be attached.
+    "a deletion by force ends the offer, however it ends itself": Plan(
+        (Request("delete", "delete_volume", V0 | {"force": True, "cascade": True}, wait=True),),
+        (Strike("driver:trash_snapshot/after", "fail", 1, "volmgr.no_space"),), stage="offered", switch=0.0,
+    ),
+    # The promotion has nothing that undoes it, so the driver takes its half copy away itself.
+    "a promotion that fails half way leaves no half copy": Plan(
+        (Request("promote", "promote_replica", V0, wait=True),),
+        (Strike("driver:promote_replica/building", "fail"),), stage="replicated", switch=0.0,
+    ),
+    # The driver worked on the other storage from then on, SQL and the exports on the first.
+    "a failover that fails after its effect is undone": Plan(
+        (Request("over", "failover_host", {}, wait=True), Request("promote", "promote_replica", V0, wait=True)),
+        (Strike("driver:failover_host/after", "fail"),), stage="replicated", switch=0.0,
+    ),
 }
 
 

@@ -251,6 +251,19 @@ operations = sa.Table(
     sa.Index(None, "finished_at"),
 )
 
+# Requests that were answered and are no operation, so that a late copy is told from a new one.
+answered = sa.Table(
+    "answered",
+    metadata,
+    sa.Column("request_key", sa.String(64), primary_key=True),
+    sa.Column("verb", sa.String(64), primary_key=True),
+    _id("resource_id", primary_key=True),
+    _id("arrival_id", nullable=False),
+    sa.Column("answered_at", _time(), nullable=False),
+    sa.Index(None, "answered_at"),
+)
+
+
 def _held() -> list[sa.Column[Any]]:
     """What a resource without storage of its own has: the operation that holds it, and how many share it."""
     return [

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from volmgr import context as ctx
 from volmgr import exception, names, types
-from volmgr.db import attachments, failovers, records
+from volmgr.db import answered, attachments, failovers, records
 from volmgr.db import exports as export_rows
 from volmgr.db.engine import Database
 from volmgr.exports import Exports
@@ -95,7 +95,9 @@ class Attachments:
                 volume = self._volume(conn, volume_id)
                 present = attachments.of_volume(conn, volume_id)
                 if (same := _same(present, attachment_id)) is not None:
+                    answered.first(conn, volume_id, self.clock.now())
                     return same
+                answered.check_first(conn, "volume", volume_id, self.clock.now())
                 self._allow(conn, volume, "attach")
                 self._room(volume, present, mode)
                 record = types.Attachment(
@@ -210,7 +212,9 @@ class Attachments:
                             resource="volume",
                             id=volume_id,
                         )
+                    answered.first(conn, volume_id, now)
                     return same
+                answered.check_first(conn, "volume", volume_id, now)
                 self._allow(conn, volume, "attach")
                 self._room(volume, [item for item in present if item is not same], mode)
                 values: dict[str, Any] = {
@@ -246,6 +250,8 @@ class Attachments:
         def write() -> None:
             with self.database.writer(urgent=True) as conn:
                 self._volume(conn, volume_id)
+                if not answered.first(conn, volume_id, self.clock.now()):
+                    return  # who is attached was attached since
                 present = attachments.of_volume(conn, volume_id)
                 # Run again after a commit of unknown outcome, it is about the same one as before.
                 wanted = attachment_id or (went[0] if went else None)

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from volmgr import exception, states, types, validate
 from volmgr.context import RequestContext
-from volmgr.db import claims, exports, failovers, models, quotas, transfers
+from volmgr.db import answered, claims, exports, failovers, models, quotas, transfers
 from volmgr.db.admission import Admitting, Blocked
 from volmgr.db.closing import Closing
 from volmgr.db.engine import Database, is_duplicate
@@ -65,6 +65,7 @@ class Transfers:
         def write() -> Any:
             with self.database.writer() as conn:
                 transfers.expire(conn, now)
+                answered.check_first(conn, "volume", volume_id, now)
                 row = self._offer(conn, context, volume_id)
                 transfers.insert(
                     conn, id=transfer_id, volume_id=volume_id, display_name=name, project_id=row.project_id,

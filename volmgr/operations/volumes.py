@@ -306,6 +306,9 @@ class DeleteVolume(Operation[DeleteArgs]):
         if attached and not self.a.force:
             # A deletion by force that failed left them: the volume's status, error_deleting, does not tell.
             raise exception.VolumeAttached(id=self.a.volume_id)
+        if self.a.force:
+            # However it ends: one that fails leaves error_deleting, a cancelled one available.
+            transfers.end_of_volume(tx.conn, self.a.volume_id)
 
     def absent(self, claim: Claim) -> Any:
         return {"volume_id": self.a.volume_id, "unchanged": True}
@@ -332,7 +335,6 @@ class DeleteVolume(Operation[DeleteArgs]):
             bury(task, tx, task.snapshot(snapshot_id))
         if self.a.force:
             attachments.delete_of_volume(tx.conn, volume.id)
-            transfers.end_of_volume(tx.conn, volume.id)
         if self.a.unmanage_only:
             tx.delete("volume", volume.id)
             tx.forget_object(volume.name_id)

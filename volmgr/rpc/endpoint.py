@@ -13,12 +13,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from volmgr import exception, validate
+from volmgr.db.answered import arrival
 from volmgr.validate import Check
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _endpoint(function: F, checks: dict[str, Check], *, connects: bool) -> F:
+def _endpoint(function: F, checks: dict[str, Check], *, connects: bool, journalled: bool = False) -> F:
     signature = inspect.signature(function)
     takes_more = any(item.kind is item.VAR_KEYWORD for item in signature.parameters.values())
     known = set(signature.parameters) - {"self", "context"}
@@ -48,7 +49,8 @@ def _endpoint(function: F, checks: dict[str, Check], *, connects: bool) -> F:
                 self.ready()
                 self.visible(context, bound.arguments)
             checked = bound.arguments
-            answer = function(*bound.args, **bound.kwargs)
+            with arrival(None if journalled else context.request_key, function.__name__):
+                answer = function(*bound.args, **bound.kwargs)
         except Exception as error:
             self.ended(context, function.__name__, checked, began, error)
             raise
@@ -63,7 +65,7 @@ def _endpoint(function: F, checks: dict[str, Check], *, connects: bool) -> F:
 
 def journalled(function: F) -> F:
     """A changing verb: its arguments are checked by its Operation, its message is acknowledged after admission."""
-    endpoint = _endpoint(function, {}, connects=False)
+    endpoint = _endpoint(function, {}, connects=False, journalled=True)
     endpoint.journalled = True  # type: ignore[attr-defined]
     return endpoint
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from volmgr import exception
-from volmgr.db import models
+from volmgr.db import answered, models
 from volmgr.operations import snapshots, volumes
+from volmgr.operations.transfers import Transfers
 from volmgr.testing.rig import Rig
 
 KEY = "b0b3a1b8-7b1c-4f2e-9a56-0c8f2f5f7a01"
@@ -130,3 +131,129 @@ def test_two_copies_at_once_have_one_outcome(rig: Rig) -> None:
     assert told["operation_id"] == answers[0]["operation_id"]
     rig.run()
     assert status(rig, models.volumes, volume_id) is None
+
+
+# --- attaching and connecting: no operations, so their keys are kept by themselves ----------------------------------
+
+CONNECTOR = {"initiator": "iqn.1993-08.org.debian:01:a", "ip": "127.0.0.1", "host": "compute"}
+
+
+def message(rig: Rig, key: str, verb: str, *args: Any) -> Any:
+    """Let a message arrive, as the manager hands it on."""
+    with answered.arrival(key, verb):
+        return getattr(rig.attachments, verb)(*args)
+
+
+def let_in(rig: Rig) -> list[str]:
+    return [item for export in rig.target.observe() for item in export.initiators]
+
+
+@pytest.mark.parametrize("kind", ["volume", "snapshot"])
+def test_a_late_connection_lets_nobody_in_again(rig: Rig, kind: str) -> None:
+    make(rig, volume_id := new_id())
+    resource_id = volume_id
+    if kind == "snapshot":
+        resource_id = new_id()
+        rig.do(snapshots.CreateSnapshot, volume_id=volume_id, snapshot_id=resource_id)
+    key, asked = new_id(), (kind, resource_id, CONNECTOR)
+    first = message(rig, key, "initialize", *asked)
+    assert message(rig, key, "initialize", *asked) == first, "a repeat joins as long as the grant stands"
+    message(rig, new_id(), "terminate", *asked, False)
+    with pytest.raises(exception.Conflict, match="done before"):
+        message(rig, key, "initialize", *asked)
+    assert let_in(rig) == []
+    message(rig, new_id(), "initialize", *asked)
+    assert let_in(rig) == [CONNECTOR["initiator"]]
+
+
+@pytest.mark.parametrize("found_any", [True, False])
+@pytest.mark.parametrize("everybody", [True, False])
+def test_a_late_disconnection_cuts_off_nobody_who_has_connected_since(
+    rig: Rig, found_any: bool, everybody: bool
+) -> None:
+    make(rig, volume_id := new_id())
+    if found_any:
+        message(rig, new_id(), "initialize", "volume", volume_id, CONNECTOR)
+    key, asked = new_id(), ("volume", volume_id, None if everybody else CONNECTOR, everybody)
+    assert message(rig, key, "terminate", *asked)["disconnected"] is found_any
+    message(rig, new_id(), "initialize", "volume", volume_id, CONNECTOR)
+    assert message(rig, key, "terminate", *asked)["disconnected"] is False
+    assert let_in(rig) == [CONNECTOR["initiator"]], "a running instance has lost its volume"
+    message(rig, new_id(), "terminate", *asked)
+    assert let_in(rig) == []
+
+
+@pytest.mark.parametrize("force", [True, False])
+def test_a_late_detachment_spares_who_was_attached_since(rig: Rig, force: bool) -> None:
+    make(rig, volume_id := new_id())
+
+    def attach() -> None:
+        message(rig, new_id(), "attach", volume_id, new_id(), None, None, "rw", new_id())
+
+    attach()
+    key = new_id()
+    message(rig, key, "detach", volume_id, None, force)
+    attach()
+    message(rig, key, "detach", volume_id, None, force)
+    assert status(rig, models.volumes, volume_id) == "in-use"
+    assert len(rig.rows(models.attachments)) == 1
+
+
+def test_a_late_attachment_attaches_nothing_again(rig: Rig) -> None:
+    make(rig, volume_id := new_id())
+    attachment_id, instance = new_id(), new_id()
+    asked = {
+        "reserve": (attachment_id, volume_id, instance, "rw"),
+        "connect": (attachment_id, volume_id, CONNECTOR),
+        "complete": (attachment_id,),
+        "attach": (volume_id, instance, None, None, "rw", attachment_id),
+    }
+    keys = {verb: new_id() for verb in asked}
+    for _ in range(2):  # copies that come at once are the same request
+        for verb, args in asked.items():
+            message(rig, keys[verb], verb, *args)
+    message(rig, new_id(), "delete", volume_id, attachment_id)
+    for verb, args in asked.items():
+        with pytest.raises((exception.Conflict, exception.NotFound)):
+            message(rig, keys[verb], verb, *args)
+    assert (status(rig, models.volumes, volume_id), rig.rows(models.attachments)) == ("available", [])
+    assert let_in(rig) == []
+
+
+def test_a_late_connector_does_not_take_the_place_of_a_later_one(rig: Rig) -> None:
+    """As when an instance has moved: the attachment is the other host's by now."""
+    make(rig, volume_id := new_id())
+    attachment_id, key = new_id(), new_id()
+    other = {**CONNECTOR, "initiator": "iqn.1993-08.org.debian:01:b", "host": "other"}
+    message(rig, new_id(), "reserve", attachment_id, volume_id, new_id(), "rw")
+    message(rig, key, "connect", attachment_id, volume_id, CONNECTOR)
+    message(rig, new_id(), "terminate", "volume", volume_id, CONNECTOR, False)
+    message(rig, new_id(), "connect", attachment_id, volume_id, other)
+    with pytest.raises(exception.Conflict):
+        message(rig, key, "connect", attachment_id, volume_id, CONNECTOR)
+    assert let_in(rig) == [other["initiator"]]
+    assert rig.rows(models.attachments)[0]["host_name"] == "other"
+
+
+def test_a_late_offer_offers_nothing_again(rig: Rig) -> None:
+    make(rig, volume_id := new_id())
+    offers, transfer_id, key = Transfers(rig.database, rig.clock, lambda *_: {}, lambda _: None), new_id(), new_id()
+    with answered.arrival(key, "transfer_create"):
+        offers.create(rig.context, transfer_id, volume_id, None, 0)
+    offers.delete(rig.context, transfer_id)
+    with answered.arrival(key, "transfer_create"), pytest.raises(exception.Conflict):
+        offers.create(rig.context, transfer_id, volume_id, None, 0)
+    assert (status(rig, models.volumes, volume_id), rig.rows(models.transfers)) == ("available", [])
+
+
+def test_the_keys_go_after_some_days_and_none_is_kept_of_who_has_none(rig: Rig) -> None:
+    make(rig, volume_id := new_id())
+    rig.attachments.initialize("volume", volume_id, CONNECTOR)
+    assert rig.rows(models.answered) == []
+    message(rig, KEY, "terminate", "volume", volume_id, CONNECTOR, False)
+    (row,) = rig.rows(models.answered)
+    assert (row["request_key"], row["verb"], row["resource_id"]) == (KEY, "terminate", volume_id)
+    with rig.database.writer() as conn:
+        assert answered.purge(conn, row["answered_at"], 10) == 0
+        assert answered.purge(conn, row["answered_at"].replace(year=2100), 10) == 1
+    assert rig.rows(models.answered) == []

@@ -64,6 +64,21 @@ def offers(site: Site) -> Offers:
     return Offers(site)
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_a_deletion_by_force_ends_the_offer_however_it_ends(site: Site, offers: Offers, cancelled: bool) -> None:
+    volume_id = site.create()
+    transfer_id, key = offers.offer(volume_id)
+    if not cancelled:
+        site.one.driver.faults.fail("trash_volume", exception.Inconsistent("no"))
+    asked = site.one.submit(volumes.DeleteVolume, volume_id=volume_id, force=True)
+    if cancelled:
+        site.one.dispatcher.cancel(asked["operation_id"])
+    site.run()
+    assert site.volume(volume_id)["status"] == ("available" if cancelled else "error_deleting")
+    with pytest.raises(exception.TransferNotFound):
+        offers.accept(transfer_id, key)
+
+
 def test_a_volume_goes_with_its_snapshots_and_their_quota(site: Site, offers: Offers) -> None:
     kind = site.kind("kind")
     volume_id, snapshot_id = site.create(size=2, volume_type="kind"), new_id()

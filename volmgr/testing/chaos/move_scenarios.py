@@ -103,4 +103,13 @@ OF_MOVES: tuple[Scenario, ...] = (
         lean=True,
     ),
     Scenario("failover", "failover_host", (), Call("failover_host"), inside=(("failover_host", "after"),)),
+    Scenario(
+        "failover-fails",
+        "failover_host",
+        (),
+        Call("failover_host"),
+        faults=({**fails("failover_host", "", "after"), "times": 1, "id": "@v"},),
+        since="failover_host/switch/undo",
+        lean=True,
+    ),
 )

@@ -20,6 +20,16 @@ _TIME = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 def upgrade() -> None:
     """Make every table, and the row that says which code may run on them."""
     op.create_table(
+        "answered",
+        sa.Column("request_key", sa.String(64), nullable=False),
+        sa.Column("verb", sa.String(64), nullable=False),
+        sa.Column("resource_id", sa.String(36), nullable=False),
+        sa.Column("arrival_id", sa.String(36), nullable=False),
+        sa.Column("answered_at", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("request_key", "verb", "resource_id", name="pk_answered"),
+    )
+    op.create_index("ix_answered_answered_at", "answered", ["answered_at"])
+    op.create_table(
         "attachments",
         sa.Column("id", sa.String(36), nullable=False),
         sa.Column("volume_id", sa.String(36), nullable=False),
