@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from volmgr import exception
-from volmgr.initiator import aoe, sysfs
+from volmgr.initiator import aoe, storpool, sysfs
 from volmgr.initiator.aoe import ethernet_addresses
 
 __all__ = ["HostConnector", "ethernet_addresses", "module_state", "require_kernel"]
@@ -106,7 +106,10 @@ class HostConnector:
         kind, data = connection_info["driver_volume_type"], dict(connection_info["data"])
         require_kernel(kind)
         with _typed("connect"):
-            device: dict[str, Any] = self.connector(kind).connect_volume(data)
+            protocol = self.connector(kind)
+            device: dict[str, Any] = (
+                storpool.connect(protocol, data) if kind == "storpool" else protocol.connect_volume(data)
+            )
         path = device["path"]
         path = path.decode() if isinstance(path, bytes) else str(path)
         if kind in SCSI:
@@ -130,7 +133,7 @@ class HostConnector:
         kind, data = connection_info["driver_volume_type"], dict(connection_info["data"])
         with _typed("disconnect"):
             if kind == "storpool":
-                _storpool_disconnect(self.connector(kind), data)
+                storpool.disconnect(self.connector(kind), data)
             else:
                 self.connector(kind).disconnect_volume(data, None)
 
@@ -184,17 +187,6 @@ def _typed(verb: str) -> Any:
         raise exception.BackendDown(
             f"Could not {verb}: {type(error).__name__}: {error}", hint="Run: volmgr doctor; dmesg"
         ) from error
-
-
-def _storpool_disconnect(protocol: Any, data: Mapping[str, Any]) -> None:
-    """Detach a StorPool volume, which os-brick knows by its device; what it cannot know is that no volume is left."""
-    from os_brick import exception as brick_exception
-
-    try:
-        protocol.disconnect_volume(data, {"path": protocol.get_volume_paths(data)[0]})
-    except brick_exception.BrickException as error:
-        if getattr(error.__cause__, "name", None) != "objectDoesNotExist":
-            raise
 
 
 def check_serial(path: str, serial: str | None, root: str = "/", *, has_audit: bool = True) -> None:

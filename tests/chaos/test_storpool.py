@@ -118,13 +118,19 @@ def test_kills_while_bytes_go_through_this_host(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-#: What is asked, over a volume @v with the template fast and its snapshot @s.
+#: What is asked, over a volume @v with the template fast and its snapshot @s; in a group @g where that is spoken of.
 ASKED: dict[str, tuple[str, dict[str, Any]]] = {
     "create": ("create_volume", {"volume_id": "@n", "size": 1}),
     "clone-across": ("create_volume", {"volume_id": "@n", "source_volid": "@v"}),
     "snapshot": ("create_snapshot", {"volume_id": "@v", "snapshot_id": "@n"}),
     "extend": ("extend_volume", {"volume_id": "@v", "new_size": 2}),
+    "retype": ("retype", {"volume_id": "@v", "new_type_id": "@t"}),
+    "revert": ("revert_to_snapshot", {"volume_id": "@v", "snapshot_id": "@s"}),
+    "unsnap": ("delete_snapshot", {"snapshot_id": "@s"}),
+    "set": ("create_cgsnapshot", {"group_id": "@g", "cgsnapshot_id": "@n"}),
+    "group": ("create_consistencygroup_from_src", {"source_group_id": "@g", "group_id": "@n"}),
     "delete": ("delete_volume", {"volume_id": "@v", "cascade": True}),
+    "let-go": ("delete_snapshot", {"snapshot_id": "@s", "unmanage_only": True}),
 }
 #: Which of its calls is held back: before it does its work, so that it does so in the next life, or after.
 POINTS = [
@@ -133,24 +139,51 @@ POINTS = [
     ("clone-across", "SnapshotDelete", "after"),
     ("snapshot", "VolumeSnapshot", "before"),
     ("extend", "VolumeUpdate", "before"),
+    ("retype", "VolumeUpdate", "before"),
+    ("revert", "VolumeCreate", "before"),
+    ("revert", "VolumeDelete", "before"),
+    ("unsnap", "SnapshotDelete", "before"),
+    ("set", "VolumesGroupSnapshot", "before"),
+    ("set", "VolumesGroupSnapshot", "after"),
+    ("group", "VolumesGroupSnapshot", "before"),
+    ("group", "VolumeCreate", "after"),
     ("delete", "VolumeDelete", "before"),
+    ("let-go", "SnapshotUpdate", "before"),
 ]
 #: Seconds for which it is held back: until the daemon is dead, and not so long that the next life has ended its work.
 HELD = 1.0
 
 
+@pytest.fixture(scope="module")
+def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StorPoolServer, Stage]]:
+    """A cluster and a daemon without what the stories leave."""
+    with StorPoolServer(tmp_path_factory.mktemp("apart")) as server:
+        made = make_stage(server, tmp_path_factory.mktemp("apart-stage"))
+        made.start()
+        yield server, made
+        made.close()
+        assert server.refused() == []
+
+
 @pytest.mark.parametrize(("name", "call", "when"), POINTS)
 def test_a_kill_while_a_call_is_under_way(
-    stage: Stage, server: StorPoolServer, name: str, call: str, when: str
+    apart: tuple[StorPoolServer, Stage], name: str, call: str, when: str
 ) -> None:
+    server, stage = apart
     method, arguments = ASKED[name]
-    ids = {role: str(uuid.uuid4()) for role in ("@v", "@s", "@n")}
+    ids = {role: str(uuid.uuid4()) for role in ("@v", "@s", "@n", "@g", "@t")}
     asked = {key: ids.get(str(value), value) for key, value in arguments.items()}
     project, key = "p", str(uuid.uuid4())
+    if "@g" in arguments.values():
+        stage.do("create_consistencygroup", {"group_id": ids["@g"]}, project=project)
     # The source was made in another template than the backend has by default: a clone goes through a snapshot.
-    stage.do("create_volume", {"volume_id": ids["@v"], "size": 1}, project=project)
+    group = {"group_id": ids["@g"]} if "@g" in arguments.values() else {}
+    stage.do("create_volume", {"volume_id": ids["@v"], "size": 1, **group}, project=project)
     server.request_change("VolumeUpdate", names.storpool_name(PREFIX, "volume", ids["@v"]), {"template": "fast"})
     stage.do("create_snapshot", {"volume_id": ids["@v"], "snapshot_id": ids["@s"]}, project=project)
+    stage.do("type_create", {"type_id": ids["@t"], "name": ids["@t"], "extra_specs": {
+        "storpool_template": "plain"}}, project=project)
+    stage.outside.wait_idle()
     server.forget_calls()
     server.faults({"call": call, "kind": "slow", "when": when, "seconds": HELD})
     stage.ask(method, asked, project=project, key=key)
@@ -162,10 +195,21 @@ def test_a_kill_while_a_call_is_under_way(
     assert outcome["state"] == "done", outcome
     wait_until(lambda: all(item["finished"] for item in server.calls()), 30, "the call that was held back has ended")
     assert stage.outside.settle() == []
-    for volume in stage.client.api.list_volumes(stage.client.context, limit=1000):
+    _delete_all(stage, project)
+    assert stage.outside.settle() == []
+    left = {item for item in server.names() if not item.startswith("*") and not names.parse_unmanaged_name(item)}
+    assert left == set()
+    server.reset()
+
+
+def _delete_all(stage: Stage, project: str) -> None:
+    api, context = stage.client.api, stage.client.context
+    for item in api.list_cgsnapshots(context, limit=1000):
+        stage.do("delete_cgsnapshot", {"cgsnapshot_id": item["id"]}, project=project)
+    for volume in api.list_volumes(context, limit=1000):
         try:
             stage.do("delete_volume", {"volume_id": volume["id"], "cascade": True}, project=project)
         except exception.VolumeNotFound:
             continue
-    assert stage.outside.settle() == []
-    assert {item for item in server.names() if not item.startswith("*")} == set()
+    for item in api.list_groups(context, limit=1000):
+        stage.do("delete_consistencygroup", {"group_id": item["id"]}, project=project)

@@ -21,6 +21,8 @@ from volmgr.drivers.storpool_volumes import volume_busy
 from volmgr.types import ModelUpdate, ObservedObject, Snapshot, Volume
 
 Connector = Mapping[str, Any]
+#: Kinds of snapshots that exist while something is copied; what is left of them is observed as building.
+BETWEEN = ("clone", "image", "backup")
 
 
 class StorPoolDriver(StorPoolGroups, StorPoolManaging, ObserveVD):
@@ -107,7 +109,7 @@ class StorPoolDriver(StorPoolGroups, StorPoolManaging, ObserveVD):
         # Other software, Cinder's driver for one, gives its volumes the same names.
         marked = is_ours(item)
         size, object_id = int(item["size"]), parsed.object_id
-        if parsed.kind == "clone":
+        if parsed.kind in BETWEEN:
             return ObservedObject(names.building_name(object_id), object_id, "", "building", size, marked=marked)
         if parsed.kind not in names.KINDS:
             return None
@@ -117,7 +119,8 @@ class StorPoolDriver(StorPoolGroups, StorPoolManaging, ObserveVD):
     def discard(self, name: str, progress: Progress) -> None:
         found = own_name(name)
         if found.state == "building":
-            self._delete_snapshot(self._name("clone", found.object_id))
+            for kind in BETWEEN:
+                self._delete_snapshot(self._name(kind, found.object_id))
         elif found.kind == "volume":
             self.delete_volume(Volume(id=found.object_id, size=0))
         elif found.kind == "snapshot":

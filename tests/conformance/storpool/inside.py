@@ -185,6 +185,29 @@ def test_what_is_detached_has_no_device(driver: StorPoolDriver, host: Host, serv
     host.detach(info)
 
 
+def test_a_host_asks_again_where_an_answer_is_lost(driver: StorPoolDriver, host: Host, server: StorPoolServer) -> None:
+    volume = created(driver)
+    for kind in ("transient", "reset", "garbage"):
+        for when in ("before", "after"):
+            fault = {"call": "VolumesReassignWait", "kind": kind, "when": when}
+            server.faults(fault, {"call": "VolumeGetInfo", "kind": kind, "when": when})
+            info, path = host.attach(volume)
+            assert path.is_block_device()
+            server.faults(fault)
+            host.detach(info)
+            assert not path.exists()
+            assert server.faults_left() == 0
+
+
+def test_a_host_is_told_what_storpool_refuses(driver: StorPoolDriver, host: Host, server: StorPoolServer) -> None:
+    volume = created(driver)
+    server.forget_calls()
+    server.faults({"call": "VolumesReassignWait", "kind": "error", "name": "whatever"})
+    with pytest.raises(exception.BackendDown, match="whatever"):
+        host.attach(volume)
+    assert [call["call"] for call in server.calls()] == ["VolumesReassignWait"]
+
+
 def test_a_read_only_volume_cannot_be_written(driver: StorPoolDriver, host: Host) -> None:
     volume = Volume(id=str(uuid.uuid4()), size=1, readonly=True)
     driver.create_volume(volume)

@@ -453,6 +453,18 @@ class TestStatistics:
         with pytest.raises(exception.Invalid):
             bench.driver.discard("somebody's", told.append)
 
+    @pytest.mark.parametrize("kind", ["clone", "image", "backup"])
+    def test_what_a_copy_left_is_seen_and_freed(self, bench: Bench, kind: str) -> None:
+        source, owner = bench.created(), bench.volume()
+        between = names.storpool_name("os", kind, owner.id)
+        bench.driver._snap(bench.name(source), between)
+        _attach(bench, between, client=1, kind="snapshot", rights="ro")
+        (left,) = [item for item in bench.driver.observe() if item.object_id == owner.id]
+        assert (left.state, left.name, left.marked) == ("building", names.building_name(owner.id), True)
+        bench.driver.discard(left.name, lambda _fraction: None)
+        assert {item.object_id for item in bench.driver.observe()} == {source.id}
+        assert between not in bench.server.names()
+
     def test_a_wrong_token_is_told_as_such(self, bench: Bench) -> None:
         bench.conf.write_text(bench.conf.read_text().replace("SP_AUTH_TOKEN=contract", "SP_AUTH_TOKEN=wrong"))
         with pytest.raises(exception.BackendDown) as caught:
