@@ -11,7 +11,7 @@ import pytest
 
 from volmgr.testing.simulation import explore
 from volmgr.testing.simulation.bench import Bench
-from volmgr.testing.simulation.plan import Plan, Request, Strike
+from volmgr.testing.simulation.plan import Plan, Request, Strike, uuid_of
 
 ORDERS = 6
 V0 = {"volume_id": "@v0"}
@@ -197,6 +197,12 @@ FOUND: dict[str, Plan] = {
     "a failover that fails after its effect is undone": Plan(
         (Request("over", "failover_host", {}, wait=True), Request("promote", "promote_replica", V0, wait=True)),
         (Strike("driver:failover_host/after", "fail"),), stage="replicated", switch=0.0,
+    ),
+    # A volume that could not be taken over had its address from the beginning, and kept it for ever.
+    "what is not taken over gives its address back": Plan(
+        (Request("r0", "manage_existing",
+                 {"volume_id": "@v2", "ref": {"source-name": f"unmanaged-volume-{uuid_of('v1')}"}}),),
+        stage="unmanaged", orphans=("v2",), order=9027, switch=0.0, transport="aoe",
     ),
 }
 

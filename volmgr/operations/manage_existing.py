@@ -13,6 +13,7 @@ from typing import Any
 
 from volmgr import exception, names, types, validate
 from volmgr.context import RequestContext
+from volmgr.db import exports
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
 from volmgr.operations.base import Args, Claim, Operation, Step, arg
@@ -104,6 +105,7 @@ class ManageExisting(Operation[ManageArgs]):
 
     def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
         volume = task.volume(self.a.volume_id)
+        exports.delete(tx.conn, volume.id)  # where it has an address from the beginning
         tx.delete("volume", volume.id)
         tx.forget_object(volume.name_id)
         tx.uncharge(volume.project_id, volume.volume_type_id, volumes=1, gigabytes=volume.size)
