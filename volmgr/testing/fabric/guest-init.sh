@@ -17,12 +17,14 @@ fail() {
     power_off
 }
 
-mkdir -p /dev/pts /dev/shm /etc/target /etc/rtslib-fb-target /run/lock/iscsi /run/lock/lvm
+mkdir -p /dev/pts /dev/shm /etc/lvm /etc/target /etc/rtslib-fb-target /run/lock/iscsi /run/lock/lvm
 mount -t devpts devpts /dev/pts && mount -t tmpfs shm /dev/shm && mount -t tmpfs tmp /run/volmgr-lab/tmp || fail "mount"
 ip link set lo up || fail "bring lo up"
 modprobe -a configfs dm-mod dm-thin-pool loop target_core_mod target_core_iblock target_core_file || fail "load the modules"
 mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config || fail "mount configfs"
 modprobe -a sd_mod sg e1000 veth || fail "load the modules of adapters"
+# Whoever reads a network's disks that are gone waits for minutes.
+echo 'devices { global_filter = [ "r|^/dev/etherd/|" ] }' > /etc/lvm/lvmlocal.conf
 /lib/systemd/systemd-udevd --daemon && udevadm trigger -s block -s net -s scsi -s pci && udevadm settle || fail "start udev"
 for interface in /sys/class/net/*; do
     address=$(cat "$interface/address")
