@@ -114,6 +114,7 @@ class Dispatcher(Steering, Outcomes):
         if operation.asks:
             if (joined := self._joined(key, cls.verb, context)) is not None:
                 return joined
+            operation.belongs(self.backend, lambda volume_id: self._visible(volume_id, context))
             self._check_support(operation)
         operation_id = str(uuid.uuid4())
         self._killpoint(f"{cls.verb}/-/received")

@@ -197,6 +197,14 @@ class Operation(abc.ABC, Generic[A]):
         """The quota reservations that were made for this request."""
         return getattr(self.a, "reservations", None) or ()
 
+    def belongs(self, backend: Backend, volume: Callable[[str], Volume]) -> None:
+        """Return if the request is for this worker; asked where :attr:`asks` is set, before what its driver supports.
+
+        Another worker's driver may support what this one's does not.
+
+        :param volume: as for :meth:`prepare`. :raises Moved: it is for another worker.
+        """
+
     def prepare(self, backend: Backend, context: RequestContext, volume: Callable[[str], Volume]) -> Any:
         """Find out what :meth:`admit` needs and what needs no transaction; it is ``tx.prepared`` there.
 

@@ -60,11 +60,13 @@ class ManageExisting(Operation[ManageArgs]):
     def resource_id(self) -> str:
         return self.a.volume_id
 
+    def belongs(self, backend: Backend, volume: Callable[[str], types.Volume]) -> None:
+        if self.a.host and names.service_of(self.a.host) != backend.settings.host:
+            raise exception.Moved(host=self.a.host)
+
     def prepare(
         self, backend: Backend, context: RequestContext, volume: Callable[[str], types.Volume]
     ) -> tuple[int, types.VolumeType | None]:
-        if self.a.host and names.service_of(self.a.host) != backend.settings.host:
-            raise exception.Moved(host=self.a.host)
         probe = types.Volume(id=self.a.volume_id, size=1, status="managing", host=backend.settings.place)
         kind = usable(context, backend.find_type(self.a.volume_type)) if self.a.volume_type is not None else None
         return _positive(backend.driver.manage_existing_get_size(probe, self.a.ref)), kind
@@ -137,12 +139,15 @@ class ManageExistingSnapshot(Operation[ManageSnapshotArgs]):
     def resource_id(self) -> str:
         return self.a.snapshot_id
 
+    def belongs(self, backend: Backend, volume: Callable[[str], types.Volume]) -> None:
+        of = volume(self.a.volume_id)
+        if of.host and names.service_of(of.host) != backend.settings.host:
+            raise exception.Moved(host=of.host)
+
     def prepare(
         self, backend: Backend, context: RequestContext, volume: Callable[[str], types.Volume]
     ) -> int:
         of = volume(self.a.volume_id)
-        if of.host and names.service_of(of.host) != backend.settings.host:
-            raise exception.Moved(host=of.host)
         probe = types.Snapshot(
             id=self.a.snapshot_id, volume_id=of.id, volume_size=of.size, status="managing", volume=of
         )

@@ -192,6 +192,27 @@ def test_a_backend_fails_over_lives_again_there_and_goes_back(simulated: tuple[D
     assert stored(daemon, volume_id) == b"the tenant"
 
 
+def test_a_volume_is_made_from_the_replica_of_another(simulated: tuple[Daemon, Client]) -> None:
+    daemon, client = simulated
+    volume_id, plain, copy = new_id(), new_id(), new_id()
+    client.do("create_volume", volume_id, size=1, volume_type="replicated")
+    client.do("create_volume", plain, size=1)
+    stored(daemon, volume_id, b"the tenant")
+    replication_is(client, volume_id, "active")
+    wait_until(lambda: stored(daemon, volume_id, replica=True) == b"the tenant", TIMEOUT, "the replica follows")
+    for source, refusal in ((plain, exception.Conflict), (new_id(), exception.VolumeNotFound)):
+        with pytest.raises(refusal):
+            client.do("create_volume", new_id(), source_replica=source)
+    client.do("create_volume", copy, source_replica=volume_id)
+    assert stored(daemon, copy) == b"the tenant"
+    view = client.api.get_volume(client.context, copy)
+    assert (view["size"], view["status"], view["replication_status"]) == (1, "available", None)
+    # It is a volume of its own: what becomes of the other is not its affair.
+    client.do("delete_volume", volume_id)
+    client.do("extend_volume", copy, 2)
+    assert stored(daemon, copy) == b"the tenant"
+
+
 def test_a_frozen_backend_stays_so_over_a_restart(simulated: tuple[Daemon, Client]) -> None:
     daemon, client = simulated
     volume_id, attachment_id = new_id(), new_id()

@@ -69,6 +69,23 @@ def test_another_worker_s_storage_is_another_worker_s(rig: Rig) -> None:
         rig.submit(manage_existing.ManageExisting, volume_id=new_id(), ref=REF, host="other@sim")
 
 
+def test_whose_it_is_comes_before_what_this_worker_s_driver_can_do(
+    tmp_path: Path, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume_id = new_id()
+    assert rig.do(volumes.CreateVolume, volume_id=volume_id, size=1) is not None
+    other = Rig(tmp_path, database=rig.database, host="other@plain")
+    cls = type(other.driver)
+    unable = {"manage_existing_snapshot", "manage_existing_snapshot_get_size", "manage_existing"}
+    monkeypatch.setattr(cls, "_supported", cls._supported - unable)
+    with pytest.raises(exception.Moved):
+        other.submit(manage_existing.ManageExistingSnapshot, snapshot_id=new_id(), volume_id=volume_id, ref=REF)
+    with pytest.raises(exception.Moved):
+        other.submit(manage_existing.ManageExisting, volume_id=new_id(), ref=REF, host=rig.settings.host)
+    with pytest.raises(exception.Unsupported):
+        rig.submit(manage_existing.ManageExistingSnapshot, snapshot_id=new_id(), volume_id=volume_id, ref=REF)
+
+
 @pytest.mark.parametrize("when", ["before", "building", "after"])
 def test_a_failure_leaves_the_storage_and_no_row(rig: Rig, when: str) -> None:
     rig.driver.put_foreign("legacy", GiB, DATA)
