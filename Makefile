@@ -6,7 +6,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check functional lab lab-extended simulate chaos fabric bench bench-lab bench-scale docs \
-	genconfig genpolicy genstates genverbs clean
+	genconfig genman gencompletion genpolicy genstates genverbs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,12 @@ bench-scale: install ## the benchmarks of many volumes and many clients, on Rabb
 
 docs: install ## the documentation, into doc/build/html
 	@$(PYTHON) -m sphinx -q -W --keep-going -b html doc/source doc/build/html
+
+genman: install ## the man pages, into doc/man
+	@$(PYTHON) -m sphinx -q -W --keep-going -b man -d doc/build/doctrees-man doc/source doc/man
+
+gencompletion: install ## the completion for bash, into etc/bash_completion.d
+	@.venv/bin/volmgr complete > etc/bash_completion.d/volmgr
 
 genconfig: install ## etc/volmgr/volmgr.conf.sample from the registered options
 	@mkdir -p etc/volmgr
