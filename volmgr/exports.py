@@ -437,11 +437,15 @@ class Exports:
                 stack.enter_context(self.locks.hold(resource_id))
             with self.database.reader() as conn:
                 batch = rows.many_wanted(conn, kind, ids)
+                # Whoever died, or was told that the sync had failed, has not given them back.
+                numbered = self._stale_numbers(conn, batch)
             if self.target is None:
                 batch = self._with_accounts(batch)
             for found in batch:
                 try:
                     self._sync(found)
+                    if found.resource.id in numbered:
+                        self._free_numbers(found)
                     self._not_before.pop(found.resource.id, None)
                     done += 1
                 except exception.VolmgrError as error:
@@ -460,6 +464,13 @@ class Exports:
         typed = [self._typed(found) for found in batch]
         known = self.own.known([found.resource for found in typed])
         return [dataclasses.replace(found, resource=item) for found, item in zip(typed, known, strict=True)]
+
+    def _stale_numbers(self, conn: Connection, batch: list[rows.Wanted]) -> set[str]:
+        if self.target is None or not self.target.ports:
+            return set()
+        return luns.stale(conn, {
+            found.resource.id: {wwpn for row in found.grants for wwpn in row.grant.wwpns} for found in batch
+        })
 
     def _free_numbers(self, found: rows.Wanted) -> None:
         """Give back the numbers of initiators that lost their access; only now nothing answers to them any more."""

@@ -204,6 +204,12 @@ FOUND: dict[str, Plan] = {
                  {"volume_id": "@v2", "ref": {"source-name": f"unmanaged-volume-{uuid_of('v1')}"}}),),
         stage="unmanaged", orphans=("v2",), order=9027, switch=0.0, transport="aoe",
     ),
+    # The number of a unit is given back once the target has followed; where that was told to have failed it was kept,
+    # for a start did not look.
+    "a target that failed does not keep the numbers of who was let go": Plan(
+        (Request("let-go", "terminate_connection", V0 | {"connector": "&a"}, wait=True),),
+        (Strike("target:sync/after", "fail"),), stage="connected", switch=0.0, transport="fibre_channel",
+    ),
 }
 
 

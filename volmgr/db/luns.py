@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -107,6 +107,15 @@ def keep(conn: Connection, resource_id: str, initiators: Sequence[str]) -> None:
     """Give back a resource's numbers but for those of ``initiators`` and of the ports themselves."""
     others = _L.c.initiator.not_in([SELF, *initiators])
     conn.execute(sa.delete(_L).where(_L.c.resource_id == resource_id, others))
+
+
+def stale(conn: Connection, let_in: Mapping[str, Collection[str]]) -> set[str]:
+    """Return which resources have numbers for initiators that are not let in.
+
+    :param let_in: by resource, the initiators that are.
+    """
+    query = sa.select(_L.c.resource_id, _L.c.initiator).where(_L.c.resource_id.in_(let_in), _L.c.initiator != SELF)
+    return {row.resource_id for row in conn.execute(query) if row.initiator not in let_in[row.resource_id]}
 
 
 def give(conn: Connection, resource_id: str, to: str) -> None:
