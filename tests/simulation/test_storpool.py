@@ -137,3 +137,13 @@ def test_a_deletion_that_is_late_spares_what_was_made_again(storpool: Bench) -> 
     )
     assert explore.run(storpool, plan).violations == []
     assert explore.run(storpool, plan, driver=ByName).violations
+
+
+def test_a_cascade_that_fails_has_lost_the_snapshots_that_it_came_past(storpool: Bench) -> None:
+    """They were said to be there still, without storage: where there is no trash they cannot come back."""
+    plan = Plan(
+        (Request("delete", "delete_volume", {**V0, "cascade": True, "force": True}),),
+        (Strike("storpool:VolumesReassign/before", "fail", 2, "full"),),
+        stage="exported", switch=0.0,
+    )
+    assert explore.run(storpool, plan).violations == []

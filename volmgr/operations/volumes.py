@@ -351,8 +351,11 @@ class DeleteVolume(Operation[DeleteArgs]):
             failed = "error" if self.a.unmanage_only else "error_deleting"
             tx.release("volume", self.a.volume_id, None if spared else failed)
             for snapshot_id in task.data.get("snapshots") or ():
-                gone = is_discarded(task, "snapshot", snapshot_id)
-                tx.release("snapshot", snapshot_id, "error_deleting" if gone else "available")
+                if is_discarded(task, "snapshot", snapshot_id):
+                    # Without a trash there is no way back: it is gone, and counts no more.
+                    bury(task, tx, task.snapshot(snapshot_id))
+                else:
+                    tx.release("snapshot", snapshot_id, "available")
 
 
 @dataclass(frozen=True)

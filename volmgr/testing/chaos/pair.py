@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from volmgr import exception
+from volmgr import exception, names
 from volmgr.testing.chaos.stage import KILL_SECONDS, Stage
 from volmgr.testing.daemon import Daemon
 from volmgr.testing.waiting import wait_until
@@ -61,13 +61,13 @@ class Pair(Stage):
                 daemon.start(wait=False)
 
     def _together(self) -> bool:
-        found = []
-        for backend in ("b", "two"):
-            answer = self.client.api.call(
-                self.client.context, "explain_placement", host=f"node@{backend}", request={"size": 1}
-            )
-            found += [item["passed"] for item in answer["backends"]]
-        return found == [True] * 4
+        both = {"node@b", "node@two"}
+        for host in both:
+            answer = self.client.api.call(self.client.context, "explain_placement", host=host, request={"size": 1})
+            pools = answer["backends"]
+            if {names.service_of(item["host"]) for item in pools} != both or not all(item["passed"] for item in pools):
+                return False
+        return True
 
     def wait_killed(self, seconds: float = KILL_SECONDS) -> None:
         """Wait until either has ended itself."""

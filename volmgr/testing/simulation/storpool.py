@@ -43,7 +43,7 @@ SP_OURID=1
 [b]
 SP_OURID=2
 """
-#: what goes wrong with a call; ``full`` and ``late`` before its work only, where they mean something.
+#: what goes wrong with a call; ``full`` (a refusal of whatever kind) and ``late`` before its work only.
 LOST = ("reset", "timeout", "garbage", "empty", "transient")
 KINDS = (*LOST, "late", "full")
 #: by verb of the manager: calls that change something for it.
