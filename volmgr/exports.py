@@ -35,6 +35,7 @@ LOG = logging.getLogger(__name__)
 #: seconds until a heartbeat tries an export again that could not be made.
 RETRY_INTERVAL = 60.0
 REBUILD_BATCH = 50
+_OF_SNAPSHOTS = "initialize_connection_snapshot"
 Change = Callable[[Connection, rows.Wanted], None]
 
 
@@ -100,9 +101,7 @@ class Exports:
         :param check: raises if the resource's status does not allow it; runs in the transaction.
         :param change: what else to write in the transaction in which the grant is made.
         """
-        if self.target is None and kind == "snapshot" and not self.driver.supports("initialize_connection_snapshot"):
-            raise exception.Unsupported(verb="initialize_connection_snapshot")
-        self.validate(connector)
+        self._may_connect(kind, resource_id, connector)
         peer = peer_key(connector, self.protocol)
         with self.locks.hold(resource_id):
             grant = None
@@ -121,6 +120,20 @@ class Exports:
             answer = self._answer(found, grant, connector)
             self._killpoint("connect/-/synced")
             return answer
+
+    def _may_connect(self, kind: str, resource_id: str, connector: dict[str, Any]) -> None:
+        """Return if a connector has what the transport needs, and a resource of this kind can be connected to.
+
+        What this worker's transport cannot do, that of the resource's own worker may.
+        """
+        try:
+            if self.target is None and kind == "snapshot" and not self.driver.supports(_OF_SNAPSHOTS):
+                raise exception.Unsupported(verb=_OF_SNAPSHOTS)
+            self.validate(connector)
+        except (exception.Invalid, exception.Unsupported):
+            with self.database.reader() as conn:
+                self._here(self._wanted(conn, kind, resource_id))
+            raise
 
     def _grant(
         self,

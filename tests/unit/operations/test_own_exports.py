@@ -138,3 +138,16 @@ def test_a_driver_may_say_of_an_export_only_what_is_of_an_export(rig: Rig, monke
     monkeypatch.setattr(Array, "create_export", lambda *_: {"size": 5})
     with pytest.raises(exception.Inconsistent, match="size"):
         rig.attachments.initialize("volume", volume_id, CONNECTOR)
+
+
+def test_whose_volume_it_is_comes_before_what_this_worker_s_transport_needs(tmp_path: Path, rig: Rig) -> None:
+    volume_id, by_name = volume(rig), {"host": "compute", "ip": "127.0.0.1"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "keys.json").symlink_to(tmp_path / "keys.json")
+    other = Rig(tmp_path / "other", database=rig.database, host="other@sim")
+    with pytest.raises(exception.Moved):
+        other.attachments.initialize("volume", volume_id, by_name)
+    with pytest.raises(exception.InvalidConnector):
+        rig.attachments.initialize("volume", volume_id, by_name)
+    with pytest.raises(exception.VolumeNotFound):
+        other.attachments.initialize("volume", new_id(), by_name)
