@@ -380,6 +380,9 @@ class Dispatcher(Steering, Outcomes):
         self.ring()
 
     def _take_over(self, record: types.OperationRecord) -> bool:
+        if find(record.verb, record.version) is None:
+            LOG.warning("Operation %s (%s version %d) is left to newer code", record.id, record.verb, record.version)
+            return False
         try:
             with self.database.writer() as conn:
                 got = operations.take_over(conn, record, incarnation=self.incarnation, now=self.clock.now())
@@ -501,8 +504,9 @@ class Dispatcher(Steering, Outcomes):
             unknown = len(self._dropped)
             with self.database.reader() as conn:
                 found = operations.abandoned(conn, host, self.incarnation, PUMP_LIMIT)
+            before = count
             for record in found:
                 count += self._take_over(record)
             # What was taken over by a commit whose outcome is unknown may be the earlier life's still: look again.
-            if len(found) < PUMP_LIMIT and len(self._dropped) == unknown:
+            if (len(found) < PUMP_LIMIT or count == before) and len(self._dropped) == unknown:
                 return count

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 
 def notify(**states: str | int) -> bool:
     """Send states such as ``READY=1``, ``STATUS=…``, ``WATCHDOG=1``; returns whether systemd listens.
+
+    Nobody listens any more where the process above several workers has died: they drain all the same.
 
     :raises OSError: the socket that systemd named cannot be reached.
     """
@@ -18,8 +21,16 @@ def notify(**states: str | int) -> bool:
     name = "\0" + address[1:] if address.startswith("@") else address
     text = "\n".join(f"{key}={value}" for key, value in states.items())
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        sock.sendto(text.encode(), name)
+        try:
+            sock.sendto(text.encode(), name)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
     return True
+
+
+def reloading() -> dict[str, int]:
+    """Return the states by which a process says that it reads its configuration again; READY=1 ends that."""
+    return {"RELOADING": 1, "MONOTONIC_USEC": time.monotonic_ns() // 1000}
 
 
 def watchdog_interval() -> float | None:

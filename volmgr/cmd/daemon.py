@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import faulthandler
+import functools
 import gc
 import logging
 import os
@@ -39,7 +40,7 @@ def run(argv: list[str]) -> int:
         return 2
     supervisor.follow_parent()
     logs.setup(conf)
-    stop = _Signals(signal.SIGTERM, signal.SIGINT)
+    stop = _Signals(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     try:
         worker = Worker(conf, _own(backends), killpoint=killpoints.from_environment())
         worker.open()
@@ -51,14 +52,28 @@ def run(argv: list[str]) -> int:
         return 1
     systemd.notify(READY=1, STATUS=f"serving {worker.host}")
     stop.also(signal.SIGUSR2, lambda: _meditate(worker))
-    stop.wait()
-    systemd.notify(STOPPING=1)
-    guard = threading.Timer(STOP_SECONDS, _give_up)
+    again = _until_ended(stop, argv)
+    systemd.notify(**(systemd.reloading() if again else {"STOPPING": 1}))
+    end = functools.partial(_begin_again, argv) if again else _end
+    guard = threading.Timer(STOP_SECONDS, _give_up, (end,))
     guard.daemon = True
     guard.start()
     drained = worker.stop(DRAIN_SECONDS)
     LOG.info("Stopped%s", "" if drained else "; what still ran is taken up by the next start")
-    _end()
+    end()
+
+
+def _until_ended(signals: _Signals, argv: list[str]) -> bool:
+    """Return once the process is to end, or, with True, to begin again with a configuration that can be used."""
+    while signal.SIGHUP in (came := signals.wait()) and came == {signal.SIGHUP}:
+        try:
+            config.backends(config.load(argv))
+        except (exception.VolmgrError, SystemExit) as error:
+            LOG.error("The configuration stays what it was: %s", error)
+        else:
+            LOG.info("The configuration is read again")
+            return True
+    return False
 
 
 def _meditate(worker: Worker) -> None:
@@ -97,22 +112,25 @@ class _Signals:
         signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         for number in numbers:
             signal.signal(number, lambda *_: None)
+        # Those that came while a process began again, see _begin_again, are waiting.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._numbers)
         self._also: dict[int, Callable[[], None]] = {}
 
     def also(self, number: int, act: Callable[[], None]) -> None:
         """Act on a further signal, in the thread that waits."""
         self._also[number] = act
         signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (number,))
 
-    def wait(self) -> None:
-        """Return once one has come, also one that came before."""
+    def wait(self) -> set[int]:
+        """Return those that have come, also before, once one has."""
         while True:
             select.select([self._reader], [], [])
             seen = set(self._reader.recv(64))
             for number in seen & set(self._also):
                 self._also[number]()
-            if self._numbers & seen:
-                return
+            if came := self._numbers & seen:
+                return came
 
 
 def _freeze() -> None:
@@ -122,11 +140,21 @@ def _freeze() -> None:
     gc.enable()
 
 
-def _give_up() -> None:
+def _give_up(end: Callable[[], NoReturn]) -> None:
     """End a stop that does not end; where each thread waits is written for whoever looks into it."""
     LOG.error("The stop took more than %d s; what still ran is taken up by the next start", STOP_SECONDS)
     faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
-    _end()
+    end()
+
+
+def _begin_again(argv: list[str]) -> NoReturn:
+    """Let this very process begin anew, with what the configuration says now; its exports are served meanwhile."""
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A signal that comes before the new image has its handlers would end it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2))
+    os.execv(sys.executable, [sys.executable, "-m", "volmgr.cmd.volume", *argv])  # noqa: S606 - itself
 
 
 def _end() -> NoReturn:

@@ -22,7 +22,8 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from volmgr import concurrency, systemd
 
@@ -79,20 +80,26 @@ class Child:
     failures: int = 0
     #: when to start it.
     due: float = 0.0
+    #: what its configuration was when it was started; and whether it is not to be started again.
+    settings: str = ""
+    leaving: bool = False
 
 
 class Supervisor:
     """Keeps a worker for each backend.
 
     :param argv: the command line, which the workers are given too.
+    :param backends: by name, a text that is another one when the configuration of its worker is.
     """
 
-    def __init__(self, argv: Sequence[str], backends: Sequence[str]) -> None:
+    def __init__(self, argv: Sequence[str], backends: Mapping[str, str]) -> None:
         self._argv = list(argv)
-        self.children = [Child(name) for name in backends]
+        self.children = [Child(name, settings=settings) for name, settings in backends.items()]
         self._patience = systemd.watchdog_timeout()
         self._stopping_since: float | None = None
         self._told = False
+        #: whether the configuration is to be read again.
+        self._outdated = False
         self._selector = selectors.DefaultSelector()
         self._notices = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notices.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -112,6 +119,9 @@ class Supervisor:
         """Serve until SIGTERM or SIGINT and all workers have ended; returns the exit status."""
         with self._signals():
             while True:
+                if self._outdated:
+                    self._outdated = False
+                    self._reread()
                 now = time.monotonic()
                 self._reap(now)
                 self._start_due(now)
@@ -128,7 +138,9 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop())
+        signal.signal(signal.SIGHUP, lambda *_: setattr(self, "_outdated", True))
         signal.signal(signal.SIGUSR2, lambda *_: self.meditate())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2))
         try:
             yield
         finally:
@@ -150,6 +162,38 @@ class Supervisor:
         for child in self._living():
             if child.ready:
                 child.process.send_signal(signal.SIGUSR2)  # type: ignore[union-attr]
+
+    def _reread(self) -> None:
+        """Read the configuration again: begin with new backends, leave those that went, let others follow changes.
+
+        A configuration that cannot be used changes nothing, and a worker whose part has not changed is left alone.
+        """
+        if self._stopping_since is not None:
+            return
+        try:
+            wanted = configured(self._argv)
+        except _unusable() as error:
+            LOG.error("The configuration stays what it was: %s", error)
+            return
+        for child in self.children:
+            if (settings := wanted.get(child.backend)) is None:
+                LOG.info("The backend %s is no longer configured, its worker drains", child.backend)
+                child.leaving = True
+                if child.process is not None:
+                    child.process.terminate()
+            elif child.leaving:
+                child.leaving, child.settings = False, settings  # it drains, and is started again after that
+            elif child.settings != settings:
+                LOG.info("The configuration of %s has changed, its worker follows", child.backend)
+                child.settings, child.failures, child.due = settings, 0, 0.0
+                if child.process is not None and child.ready:
+                    child.process.send_signal(signal.SIGHUP)
+                    child.ready = False
+                elif child.process is not None:
+                    child.process.terminate()
+        known = {child.backend for child in self.children}
+        self.children += [Child(name, settings=text) for name, text in wanted.items() if name not in known]
+        self.children = [child for child in self.children if not child.leaving or child.process is not None]
 
     def _living(self) -> list[Child]:
         return [child for child in self.children if child.process is not None]
@@ -193,12 +237,15 @@ class Supervisor:
             child.failures = 1 if child.ready and lived >= GOOD_SECONDS else child.failures + 1
             pause = BACKOFF[min(child.failures, len(BACKOFF)) - 1]
             child.process, child.ready, child.settled, child.due = None, False, True, now + pause
-            if self._stopping_since is None:
+            if child.leaving:
+                LOG.info("The worker of %s has ended", child.backend)
+            elif self._stopping_since is None:
                 LOG.error("The worker of %s ended with %s, it is started again in %s s", child.backend, code, pause)
+        self.children = [child for child in self.children if not child.leaving or child.process is not None]
 
     def _start_due(self, now: float) -> None:
         for child in self.children:
-            if child.process is not None or child.due > now or self._stopping_since is not None:
+            if child.process is not None or child.leaving or child.due > now or self._stopping_since is not None:
                 continue
             environment = {key: value for key, value in os.environ.items() if key != "WATCHDOG_PID"}
             environment |= {BACKEND: child.backend, PARENT: str(os.getpid()), "NOTIFY_SOCKET": self._address}
@@ -241,9 +288,41 @@ def run(argv: Sequence[str]) -> int:
 
     try:
         conf = config.load(argv)
-        backends = [backend.config_group for backend in config.backends(conf)]
+        backends = configured(argv)
     except exception.VolmgrError as error:
         print(f"volmgr-volume: {error}", file=sys.stderr)
         return 2
     logs.setup(conf)
     return Supervisor(argv, backends).run()
+
+
+def _unusable() -> tuple[type[BaseException], ...]:
+    from volmgr import exception
+
+    return (exception.VolmgrError, SystemExit)
+
+
+def configured(argv: Sequence[str]) -> dict[str, str]:
+    """Return the backends that are configured now, each with what its worker's configuration is, as one text.
+
+    What else is in the files counts for every worker, except which other backends there are.
+
+    :raises InvalidConfiguration: the configuration cannot be used.
+    """
+    from volmgr import conf as config
+
+    conf = config.load(list(argv))
+    names = [backend.config_group for backend in config.backends(conf)]
+    # No section is handed on to the others, as [DEFAULT] would be.
+    parser = configparser.RawConfigParser(strict=False, default_section="")
+    parser.read([*conf.config_file, *_in_folders(conf.config_dir)])
+    shared = {name: dict(parser[name]) for name in sorted(parser.sections()) if name not in names}
+    shared.get("DEFAULT", {}).pop("enabled_backends", None)
+    # A worker's own port of metrics is made from its place.
+    places = {name: index if conf.metrics.port else 0 for index, name in enumerate(names)}
+    own = {name: dict(parser[name]) if parser.has_section(name) else {} for name in names}
+    return {name: repr([shared, own[name], places[name]]) for name in names}
+
+
+def _in_folders(folders: Sequence[str]) -> list[str]:
+    return sorted(str(path) for folder in folders for path in Path(folder).glob("*.conf"))

@@ -15,8 +15,20 @@ DEFAULT_TRANSPORT_URL = "unix://$state_path/rpc"
 DEFAULT_EXCHANGE = "volmgr"
 
 
+UPGRADE_GROUP = "upgrade_levels"
+UPGRADE_OPTIONS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "volume",
+        regex=r"\A1\.[0-9]{1,3}\Z",
+        help="Highest version of the RPC interface that clients send, such as 1.0, while workers of an older release "
+        "are still there. Without it, that of this release.",
+    ),
+]
+
+
 def register_opts(conf: cfg.ConfigOpts) -> None:
-    """Register nothing: importing the transport costs what only a process that uses it should pay."""
+    """Register what is ours: importing the transport costs what only a process that uses it should pay."""
+    conf.register_opts(UPGRADE_OPTIONS, group=UPGRADE_GROUP)
 
 
 def register_transport(conf: cfg.ConfigOpts) -> None:
@@ -46,4 +58,4 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """Return these options by group."""
     from volmgr.rpc.unix import options as unix_options
 
-    return unix_options.list_opts()
+    return [(UPGRADE_GROUP, list(UPGRADE_OPTIONS)), *unix_options.list_opts()]

@@ -2,8 +2,7 @@
 """What StorPool's API must tell of a thing for the drivers to work with it; anything else is no answer.
 
 The fields and their types are those of StorPool's own description of its API (the types VolumeSummary, SnapshotSummary,
-AttachmentDesc, VolumeTemplateDesc and UpDiskSummary of the package storpool). Further fields are let through as
-they are.
+AttachmentDesc, VolumeTemplateDesc and UpDiskSummary of the package storpool). Further fields are let through unread.
 """
 
 from __future__ import annotations

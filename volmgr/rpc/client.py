@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import oslo_messaging
@@ -27,6 +28,9 @@ from volmgr.rpc.serializer import Serializer
 from volmgr.rpc.transport import get_transport
 
 RPC_VERSION = "1.0"
+#: verbs, and arguments of verbs (``verb.argument``), that came after version 1.0: the version that has them. A request
+#: goes out in the lowest version that serves it, so that older workers serve whatever they know.
+SINCE: dict[str, str] = {}
 MAX_MOVES = 3
 #: requests in a row without an answer after which a client listens for answers elsewhere.
 UNANSWERED = 2
@@ -35,6 +39,12 @@ Answer = dict[str, Any]
 #: verbs that any worker answers and that have an argument ``host``; and all that have one.
 ANYWHERE = frozenset({"create_volume", "create_consistencygroup", "get_backend", "migrate_volume", "retype"})
 ABOUT_HOSTS = ANYWHERE | {"manage_existing", "get_manageable_volumes", "get_manageable_snapshots"}
+
+
+def version_of(method: str, args: Mapping[str, Any]) -> str:
+    """Return the lowest version of the interface that serves a request."""
+    found = ["1.0", SINCE.get(method, "1.0"), *(SINCE.get(f"{method}.{name}", "1.0") for name in args)]
+    return max(found, key=lambda text: tuple(map(int, text.split("."))))
 
 
 class VolumeAPI(AdministrationAPI, ArchiveAPI, GroupsAPI, ImagesAPI, MovesAPI):
@@ -61,8 +71,9 @@ class VolumeAPI(AdministrationAPI, ArchiveAPI, GroupsAPI, ImagesAPI, MovesAPI):
     def _connect(self) -> None:
         self._transport = get_transport(self._conf, self._url)
         target = oslo_messaging.Target(topic=self._conf.volume_topic, version=RPC_VERSION)
+        cap = self._conf.upgrade_levels.volume or RPC_VERSION
         self._client = oslo_messaging.get_rpc_client(
-            self._transport, target, serializer=Serializer(), version_cap=RPC_VERSION
+            self._transport, target, serializer=Serializer(), version_cap=cap
         )
 
     @classmethod
@@ -111,7 +122,15 @@ class VolumeAPI(AdministrationAPI, ArchiveAPI, GroupsAPI, ImagesAPI, MovesAPI):
             args["host"] = host
             host = None if method in ANYWHERE else host.partition("#")[0]
         for _ in range(MAX_MOVES):
-            prepared = self._client.prepare(server=host, timeout=rpc_timeout or self.timeout)
+            prepared = self._client.prepare(
+                server=host, timeout=rpc_timeout or self.timeout, version=version_of(method, args)
+            )
+            if not prepared.can_send_version():
+                raise exception.Unsupported(
+                    f"{method} is not sent: [upgrade_levels] volume is {self._conf.upgrade_levels.volume}",
+                    hint="Raise it once every worker of the deployment is of the new release",
+                    verb=method,
+                )
             try:
                 answer = prepared.call(context, method, **args)
                 self._heard(answered=True)

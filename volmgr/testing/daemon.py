@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class Daemon:
     :param folder: its state, configuration and log.
     :param backend: options of its one backend; the simulator with a persistent store by default.
     :param options: options of ``[DEFAULT]``. :param sections: further sections, by name.
-    :param environment: further environment variables.
+    :param environment: further environment variables. :param under: what its command line begins with, setpriv(1) say.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Daemon:
         options: dict[str, Any] | None = None,
         sections: dict[str, dict[str, Any]] | None = None,
         environment: dict[str, str] | None = None,
+        under: Sequence[str] = (),
     ) -> None:
         self.folder = folder
+        self.under = tuple(under)
         self.state = folder / "state"
         self.config_file = folder / "volmgr.conf"
         self.log = folder / "daemon.log"
@@ -91,7 +94,7 @@ class Daemon:
         """
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "volmgr.cmd.volume", "--config-file", str(self.config_file)],
+                [*self.under, sys.executable, "-m", "volmgr.cmd.volume", "--config-file", str(self.config_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
