@@ -2,7 +2,7 @@
 """Whether a worker lives and whether it can serve, with the reasons; and the small HTTP server that tells it.
 
 ``/healthz`` fails when a restart would help, ``/readyz`` when requests had better go elsewhere; ``/metrics`` is for
-Prometheus. Only reading is possible. This module decides nothing.
+Prometheus, ``/`` for people. Only reading is possible. This module decides nothing.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import http.server
 import json
 import logging
 import threading
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from volmgr import exception
+from volmgr import exception, page
 from volmgr.db import schema
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS = 10.0
-TEXT, JSON = "text/plain; version=0.0.4; charset=utf-8", "application/json"
+TEXT, JSON, HTML = "text/plain; version=0.0.4; charset=utf-8", "application/json", "text/html; charset=utf-8"
+PATHS = ("/", "/status.json", "/metrics", "/healthz", "/readyz")
 
 
 def ailments(worker: Worker) -> dict[str, str]:
@@ -65,11 +68,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             found = ailments(worker) if path == "/healthz" else obstacles(worker)
             body = {"status": "failing" if found else "ok", "host": worker.host, "reasons": found}
             self._answer(503 if found else 200, JSON, json.dumps(body).encode() + b"\n")
+        elif path in ("/", "/status.json") and not page.is_own(self.headers.get("Host")):
+            self._answer(421, JSON, b'{"reason": "ask for this host by its address or its name"}\n')
+        elif path == "/status.json":
+            self._answer(200, JSON, json.dumps(page.document(worker)).encode() + b"\n")
+        elif path == "/":
+            self._answer(200, HTML, page.html(), {"Content-Security-Policy": page.policy()})
         else:
-            self._answer(404, JSON, b'{"paths": ["/metrics", "/healthz", "/readyz"]}\n')
+            self._answer(404, JSON, json.dumps({"paths": PATHS}).encode() + b"\n")
 
-    def _answer(self, status: int, kind: str, body: bytes) -> None:
+    def _answer(self, status: int, kind: str, body: bytes, headers: Mapping[str, str] = MappingProxyType({})) -> None:
         self.send_response(status)
+        for name, value in {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", **headers}.items():
+            self.send_header(name, value)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")

@@ -131,6 +131,7 @@ def test_the_wheel_has_what_a_system_needs(installed: Installed) -> None:
     with zipfile.ZipFile(installed.wheel) as wheel:
         names = wheel.namelist()
     assert not [name for name in names if name.startswith(("tests/", "tools/", "doc/", "benchmarks/"))]
+    assert {"volmgr/page/status.html", "volmgr/db/alembic.ini", "volmgr/py.typed"} <= set(names)
     for wanted in (
         "etc/volmgr/volmgr.conf.sample", "lib/systemd/system/volmgr-volume.service", "lib/sysusers.d/volmgr.conf",
         "lib/tmpfiles.d/volmgr.conf", "share/bash-completion/completions/volmgr", "share/man/man1/volmgr.1",
