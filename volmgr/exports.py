@@ -196,7 +196,7 @@ class Exports:
         auth: dict[str, Any] = {}
         if self.settings.auth and self.target is not None and self.protocol not in PORTS:
             # 64 random bits each; 16 characters is the longest secret that every initiator takes.
-            made = types.Chap(f"vm{secrets.token_hex(8)}", types.Secret(secrets.token_hex(8)))
+            made = types.Chap(names.new_account(), types.Secret(secrets.token_hex(8)))
             chap = self.settings.chap or made
             auth["auth_username"] = chap.username
             auth["auth_secret"] = self.cipher.encrypt("exports", "auth_secret", resource.id, chap.password)

@@ -18,6 +18,7 @@ _UUID_RE = re.compile(rf"\A{_UUID}\Z")
 _OBJECT_RE = re.compile(rf"\A(volume|_snapshot)-({_UUID})\Z")
 _TRASH_RE = re.compile(rf"\A_trash-({_UUID})\Z")
 _BUILDING_RE = re.compile(rf"\A_building-({_UUID})\Z")
+_ACCOUNT_RE = re.compile(r"vm[0-9a-f]{16}")
 _UNMANAGED_RE = re.compile(rf"\Aunmanaged-(volume|snapshot)-({_UUID})\Z")
 _REPLICA_RE = re.compile(rf"\A_replica-([a-z]+(?:-[a-z]+)?)-({_UUID})-({_UUID})\Z")
 _REPLICA_STATE_RE = re.compile(r"\A[a-z]+(-[a-z]+)?\Z")
@@ -95,6 +96,16 @@ def gate_name(group: str, object_id: str) -> str:
 def gate_prefix(group: str) -> str:
     """Return what the names of all gates over the volumes of an LVM group begin with."""
     return f"{GATE_PREFIX}{group}-"
+
+
+def new_account() -> str:
+    """Return a CHAP account's name that no other account has. Its password is made with it and never changes."""
+    return f"vm{secrets.token_hex(8)}"
+
+
+def is_account(name: str) -> bool:
+    """Return whether :func:`new_account` may have made a name."""
+    return _ACCOUNT_RE.fullmatch(name) is not None
 
 
 def unmanaged_name(kind: str, object_id: str) -> str:

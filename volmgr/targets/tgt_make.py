@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from volmgr import exception
+from volmgr import exception, names
 from volmgr.targets.tgt_state import Known
 from volmgr.tools.tgt import Lun, Target, TgtClient, errors
 from volmgr.types import Chap, Secret
@@ -148,7 +148,7 @@ class Maker:
         """
         targets = [target for target in map(self._known.get, target_names) if target is not None]
         changed = False
-        if chap is not None and not self._has_secret(chap):
+        if chap is not None and not self._has_secret(chap) and not self._adopt(chap, targets):
             if any(chap.username in target.accounts for target in targets):
                 targets = [self._deny(target, target.acls) for target in targets]
             self._replace_account(chap, set(target_names))
@@ -193,6 +193,18 @@ class Maker:
     def _has_secret(self, chap: Chap) -> bool:
         with self._secrets_lock:
             return self._secrets.get(chap.username) == (self._known.life, chap.password)
+
+    def _adopt(self, chap: Chap, targets: Sequence[Target]) -> bool:
+        """Take an account that an earlier life of ours has bound here for right; returns whether it is one.
+
+        Its password cannot be asked, but it was made with the name and never changes. Making it anew would refuse every
+        login meanwhile, and until the next start if the worker dies in between.
+        """
+        if not names.is_account(chap.username) or not any(chap.username in target.accounts for target in targets):
+            return False
+        with self._secrets_lock:
+            self._secrets[chap.username] = (self._known.life, chap.password)
+        return True
 
     def _drop_account(self, account: str) -> None:
         with self._secrets_lock:

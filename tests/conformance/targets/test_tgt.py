@@ -309,6 +309,32 @@ def test_restart_of_ours_adopts_and_keeps_sessions(
     assert second.sync(spec) is False
 
 
+def told(request: Callable[..., None], done: list[str]) -> Callable[..., None]:
+    """Return the same request, which notes its name once tgtd has done it."""
+
+    def ask(*args: Any, **options: Any) -> None:
+        request(*args, **options)
+        done.append(request.__name__)
+
+    return ask
+
+
+def test_a_restart_of_ours_refuses_nobody_at_any_moment(make: Callable[..., TgtTarget], tmp_path: Path) -> None:
+    """A new life cannot ask tgtd for a password; an account of ours that is bound here is right as it is."""
+    spec = make_spec(tmp_path, ONE, auth=Chap(names.new_account(), Secret("a-password-of-16")))
+    first = make()
+    first.sync(spec)
+    first.stop()
+    second = make()
+    asked: list[str] = []
+    changing = ("new_", "delete_", "allow_", "deny_", "bind_", "unbind_", "set_", "update_", "close_")
+    for name in [name for name in dir(second.client) if name.startswith(changing)]:
+        setattr(second.client, name, told(getattr(second.client, name), asked))
+    assert second.sync(spec) is False
+    assert asked == []
+    assert "DIRECT_ACCESS" in inquire(second, spec, spec.grants[0])
+
+
 @pytest.mark.parametrize("requests", range(8))
 def test_half_made_export_is_completed(make: Callable[..., TgtTarget], spec: ExportSpec, requests: int) -> None:
     """What a kill after any request leaves is completed by the next life."""
