@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from volmgr.testing.chaos.scenarios import BACKUP, BY_NAME, FROM_IMAGE, RESTORE, STORED, WITH_BACKUP
+from volmgr.testing.chaos.scenarios import BACKUP, FROM_IMAGE, RESTORE, STORED, WITH_BACKUP
 from volmgr.testing.chaos.stage import Stage
 from volmgr.testing.chaos.storpool import stage as make_stage
 from volmgr.testing.chaos.story import MARKED, Call, Scenario, create
@@ -26,7 +26,6 @@ STORIES = {
     ),
     "create-from-an-image": Scenario("create-from-an-image", "create_volume", (STORED,), FROM_IMAGE, lean=True),
     "upload": Scenario("upload", "copy_volume_to_image", MARKED, UPLOAD, lean=True),
-    "delete-backup": BY_NAME["delete-backup"],
 }
 
 
