@@ -15,6 +15,12 @@ from volmgr.testing.lab.loopgroup import loop_group
 VOLUMES, SIZE_MIB = 6, 24
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Show a failure at once: the run may take long, and not come to its end."""
+    if report.failed:
+        print(f"\n{report.nodeid}\n{report.longreprtext}", flush=True)
+
+
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Volumes]:
     with loop_group(tmp_path_factory.mktemp("group"), "fabric", size_mib=400, pool_mib=8) as group:

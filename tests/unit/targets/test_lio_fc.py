@@ -308,6 +308,10 @@ def test_no_port_in_target_mode(make: Make) -> None:
 def test_wrong_options_say_what_to_set(make: Make) -> None:
     with pytest.raises(exception.InvalidConfiguration, match="fc_target_wwpns"):
         make(fc_target_wwpns=[]).start()
+    for option in ("fc_target_wwpns", "fc_initiator_wwpns"):
+        with pytest.raises(exception.InvalidConfiguration, match=option) as caught:
+            make(**{option: ["eth0"]})
+        assert option in caught.value.hint
     with pytest.raises(exception.InvalidConfiguration, match="fabric"):
         make(fc_fabric="nosuch")
     with pytest.raises(exception.InvalidConfiguration) as caught:

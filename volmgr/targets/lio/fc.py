@@ -54,10 +54,10 @@ class FcTarget(LioTarget):
                 hint=f"Set fc_fabric to one of: {', '.join(FABRICS)}",
             )
         self.module, self.fabric = FABRICS[fabric]
-        self.ports = tuple(sorted({wwpn(name) for name in config.options.get("fc_target_wwpns") or ()}))
+        self.ports = tuple(sorted(_named(config, "fc_target_wwpns")))
         self.zones = zones.load(config.options.get("fc_zone_manager"))
         #: who was ever let in; the next life is told again.
-        self._admitted = {wwpn(name) for name in config.options.get("fc_initiator_wwpns") or ()}
+        self._admitted = _named(config, "fc_initiator_wwpns")
         self._hosts = Path(str(config.options.get("fc_hosts", _HOSTS)))
         self._known: dict[str, tuple[set[tuple[str, int]], set[Place]]] = {}
         self._walked = concurrency.momentary_lock()
@@ -338,6 +338,19 @@ def wwpn(value: object) -> str:
             missing="wwpns",
         )
     return text
+
+
+def _named(config: TargetConfig, option: str) -> set[str]:
+    """Return the ports that an option names.
+
+    :raises InvalidConfiguration: one of them is no WWPN.
+    """
+    try:
+        return {wwpn(name) for name in config.options.get(option) or ()}
+    except exception.InvalidConnector as error:
+        raise exception.InvalidConfiguration(
+            reason=f"{option}: {error.message}", hint=f"Set {option} to names as in: grep . {_HOSTS}/*/port_name"
+        ) from error
 
 
 def _number(folder: str) -> int:
