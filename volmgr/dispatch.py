@@ -126,10 +126,10 @@ class Dispatcher(Steering, Outcomes):
                 tx = self._admitting(conn, operation_id, context, prepared)
                 if (blocked := tx.take(operation.claims())) is not None:
                     raise Blocked(blocked)
-                # Only now is it known that the resource is here, and not with a driver that can do other things.
-                self._check_support(operation)
                 operation.admit(tx)
+                # Only now is it known that the resource is here, and not with a driver that can do other things.
                 if tx.service == self.backend.settings.host:
+                    self._check_support(operation)
                     self._check_thawed(operation)
                 operation.claimed(tx)
                 tx.insert_operation(self._for(tx.service, row))

@@ -106,14 +106,16 @@ class Steering:
 
         :raises Conflict: it is not parked.
         """
-        record = self.get(operation_id)
-        if record.state != "parked":
-            raise exception.Conflict(
-                f"The operation {operation_id} is {record.state}, only a parked one can be abandoned",
-                hint=f"volmgr operation cancel {operation_id}",
-                resource="operation", id=operation_id, status=record.state,
-            )
-        error = exception.from_primitive((record.data or {}).get("why") or record.error or {"code": "", "message": ""})
-        reason = f"The operation was abandoned; it was parked because: {error.message}"
-        self._refuse(record, exception.Inconsistent(reason), final=True)
-        return self.get(operation_id)
+        while True:
+            record = self.get(operation_id)
+            if record.state != "parked":
+                raise exception.Conflict(
+                    f"The operation {operation_id} is {record.state}, only a parked one can be abandoned",
+                    hint=f"volmgr operation cancel {operation_id}",
+                    resource="operation", id=operation_id, status=record.state,
+                )
+            why = (record.data or {}).get("why") or record.error or {"code": "", "message": ""}
+            reason = f"The operation was abandoned; it was parked because: {exception.from_primitive(why).message}"
+            if self._refuse(record, exception.Inconsistent(reason), final=True):
+                return self.get(operation_id)
+            # It has been looked at again meanwhile: it runs by now, or is parked anew.

@@ -332,6 +332,27 @@ def test_an_undoing_that_fails_is_parked_and_goes_on_by_retry(rig: Rig) -> None:
     assert list(rig.driver.observe()) == []
 
 
+def test_what_is_looked_at_again_at_that_moment_is_not_called_abandoned(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.driver.faults.fail("create_volume", exception.NoSpace(), when="after")
+    rig.driver.faults.fail("delete_volume", exception.BackendDown())
+    operation = rig.do(volumes.CreateVolume, volume_id=new_id(), size=1)
+    assert operation is not None and operation.state == "parked"
+    refuse = rig.dispatcher.runner.refuse
+
+    def meanwhile(*args: Any, **kwargs: Any) -> Any:
+        rig.dispatcher.retry(operation.id)
+        rig.run()
+        return refuse(*args, **kwargs)
+
+    monkeypatch.setattr(rig.dispatcher.runner, "refuse", meanwhile)
+    with pytest.raises(exception.Conflict):
+        rig.dispatcher.abandon(operation.id)
+    error = rig.dispatcher.get(operation.id).error
+    assert error is not None and "abandoned" not in error["message"]
+
+
 def test_an_operation_that_kills_its_worker_is_parked(tmp_path: Path) -> None:
     def kill(name: str) -> None:
         if name == "create_volume/create/before":

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from volmgr import exception
 from volmgr.db import models
-from volmgr.operations import manage_existing, snapshots, volumes
+from volmgr.operations import manage_existing, snapshots, undelete, volumes
 from volmgr.testing.invariants import violations
 from volmgr.testing.rig import Rig
 from volmgr.types import GiB
@@ -84,6 +85,24 @@ def test_whose_it_is_comes_before_what_this_worker_s_driver_can_do(
         other.submit(manage_existing.ManageExisting, volume_id=new_id(), ref=REF, host=rig.settings.host)
     with pytest.raises(exception.Unsupported):
         rig.submit(manage_existing.ManageExistingSnapshot, snapshot_id=new_id(), volume_id=volume_id, ref=REF)
+
+
+def test_what_is_in_another_worker_s_trash_is_brought_back_there(
+    tmp_path: Path, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume_id = new_id()
+    rig.settings = dataclasses.replace(rig.settings, trash_retention=3600)
+    rig.dispatcher.backend.settings = rig.settings
+    for verb in (volumes.CreateVolume, volumes.DeleteVolume):
+        values = {"size": 1} if verb is volumes.CreateVolume else {}
+        assert rig.do(verb, volume_id=volume_id, **values) is not None
+    other = Rig(tmp_path, database=rig.database, host="other@plain")
+    cls = type(other.driver)
+    monkeypatch.setattr(cls, "_supported", cls._supported - {"restore_volume"})
+    with pytest.raises(exception.Moved):
+        other.submit(undelete.UndeleteVolume, volume_id=volume_id)
+    with pytest.raises(exception.Unsupported):
+        rig.submit(undelete.UndeleteVolume, volume_id=volume_id)
 
 
 @pytest.mark.parametrize("when", ["before", "building", "after"])
