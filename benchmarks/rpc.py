@@ -30,6 +30,7 @@ def serve(state: dict[str, Any], url: str, ours: bool) -> None:
     """Serve the echo with oslo.messaging alone, or with our server."""
     import oslo_messaging
 
+    from volmgr import conf as config
     from volmgr.policy.guard import Guard
     from volmgr.rpc.endpoint import answered, journalled
     from volmgr.rpc.server import make_server
@@ -44,7 +45,7 @@ def serve(state: dict[str, Any], url: str, ours: bool) -> None:
             """Every changing verb asks this first."""
 
         def __init__(self) -> None:
-            self.guard = Guard(configuration())
+            self.guard = Guard(config.load([]))
 
         def authorise(self, context: Any, verb: str, arguments: dict[str, Any]) -> Any:
             """As the manager does it."""
