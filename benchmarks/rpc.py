@@ -30,6 +30,8 @@ def serve(state: dict[str, Any], url: str, ours: bool) -> None:
     """Serve the echo with oslo.messaging alone, or with our server."""
     import oslo_messaging
 
+    from volmgr import conf as config
+    from volmgr.policy.guard import Guard
     from volmgr.rpc.endpoint import answered, journalled
     from volmgr.rpc.server import make_server
     from volmgr.rpc.transport import get_transport
@@ -41,6 +43,13 @@ def serve(state: dict[str, Any], url: str, ours: bool) -> None:
 
         def ready(self) -> None:
             """Every changing verb asks this first."""
+
+        def __init__(self) -> None:
+            self.guard = Guard(config.load([]))
+
+        def authorise(self, context: Any, verb: str, arguments: dict[str, Any]) -> Any:
+            """As the manager does it."""
+            return self.guard.authorise(context, verb, arguments)
 
         def ended(self, *_: Any) -> None:
             """What every verb's end is told to; a worker that nobody watches does nothing with it."""

@@ -84,6 +84,7 @@ def record(file: Path) -> int:
     """Make a recording against a daemon of this code; returns how many requests it has."""
     from volmgr import exception
     from volmgr.rpc.unix import client as unix_client
+    from volmgr.rpc.unix import frames
     from volmgr.testing.daemon import Daemon
 
     found: list[dict[str, Any]] = []
@@ -91,7 +92,7 @@ def record(file: Path) -> int:
 
     def heard(self: Any, kind: str, ctxt: Any, message: Any, monitor: Any) -> Any:
         frame = {"i": len(found) + 1, "k": kind, "c": ctxt, "m": message, "t": monitor}
-        found.append({"sent": unix_client.frames.encode(frame, 2**24)[4:].decode("ascii")})
+        found.append({"sent": frames.encode(frame, 2**24)[4:].decode("ascii")})
         return request(self, kind, ctxt, message, monitor)
 
     with tempfile.TemporaryDirectory() as folder:

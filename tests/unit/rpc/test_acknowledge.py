@@ -49,6 +49,10 @@ class Endpoint:
     def __init__(self, events: list[str]) -> None:
         self.events = events
 
+    def authorise(self, context: Any, *_: Any) -> Any:
+        """Everybody may."""
+        return context
+
     def ended(self, *_: Any) -> None:
         """Nobody watches."""
 
