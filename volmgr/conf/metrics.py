@@ -11,8 +11,8 @@ OPTIONS: list[cfg.Opt] = [
     cfg.PortOpt(
         "port",
         default=0,
-        help="TCP port of /metrics, /healthz and /readyz; 0 means none. With several backends each worker has its own: "
-        "this one, the next, and so on, in the order of enabled_backends.",
+        help="TCP port of the status page, /metrics, /healthz and /readyz; 0 means none. With several backends each "
+        "worker has its own: this one, the next, and so on, in the order of enabled_backends.",
     ),
     cfg.HostAddressOpt(
         "address",

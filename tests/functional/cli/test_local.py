@@ -85,6 +85,21 @@ def test_a_life_of_a_volume_on_the_command_line(site: Site) -> None:
 
 
 @pytest.mark.once
+def test_attaching_on_the_host_itself(site: Site) -> None:
+    volume = site.json("create", "--size", "1")
+    done = site.run("attach", volume["id"], "-f", "json")
+    if os.geteuid() != 0:
+        assert done.returncode == 1 and "Only root" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    # Without a target the device is the file.
+    assert json.loads(done.stdout) == {"device": volume["path"], "volume_id": volume["id"]}
+    done = site.run("detach", volume["id"])
+    assert done.returncode == 0, done.stderr
+    assert Path(volume["path"]).stat().st_size == GiB
+
+
+@pytest.mark.once
 def test_check_and_stats_say_what_the_daemon_would_use(site: Site) -> None:
     checked = site.json("check")
     assert checked["backend"] == "node@b" and "create_cloned_volume" in checked["verbs"]

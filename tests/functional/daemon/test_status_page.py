@@ -199,7 +199,7 @@ def test_it_follows(site: Site, page: browser.Page) -> None:
     assert page.value("window.same") is True, "it was loaded again"
 
 
-def test_the_document_costs_the_same_whatever_there_is(site: Site) -> None:
+def test_the_document_shows_so_many_and_no_more(site: Site) -> None:
     found = site.document()
     assert found["trouble"] is None and found["counts"] == {"running": 1}
     site.change(*(sa.insert(models.findings).values(_finding(str(uuid.uuid4()), "many")) for _ in range(150)))
