@@ -110,8 +110,9 @@ def run(scale: Scale) -> list[Figure]:
     """Measure pairs in turns; then make many exports."""
     from volmgr.testing.daemon import Daemon
 
+    # The files are sparse and nobody writes them: the guest's memory, in which they are, is promised many times.
     backend = {"volume_driver": "file", "target_helper": "lioadm", "target_ip_address": "127.0.0.1",
-               "target_port": 3270}  # fmt: skip
+               "target_port": 3270, "max_over_subscription_ratio": 10000}  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="volmgr-bench-") as folder:
         counter = Counter(Path(folder))
         daemon = Daemon(Path(folder) / "node", backend=backend, options=ALONE, environment=counter.environment)
