@@ -34,6 +34,8 @@ from volmgr.testing.lab.loopgroup import read_device, write_device
 from volmgr.testing.waiting import wait_until
 from volmgr.types import GiB, MiB
 
+#: two daemons take minutes here; on files the same tests are in the functional tier.
+pytestmark = pytest.mark.extended
 MATRIX_DRIVER, MATRIX_TARGET = "lvm-thin", "aoe"
 __all__ = [
     "database",
