@@ -137,10 +137,11 @@ def test_the_wheel_has_what_a_system_needs(installed: Installed) -> None:
         "lib/tmpfiles.d/volmgr.conf", "share/bash-completion/completions/volmgr", "share/man/man1/volmgr.1",
         "share/man/man8/volmgr-volume.8", "share/man/man8/volmgr-manage.8", "share/man/man8/volmgr-status.8",
         "share/volmgr/prometheus/volmgr.rules.yml", "share/volmgr/grafana/volmgr.json",
+        "etc/volmgr/policy.yaml.sample", "share/volmgr/drop-ins/lvm-lio.conf", "share/volmgr/drop-ins/aoe.conf",
     ):
         assert (installed.prefix / wanted).is_file(), wanted
     for folder in ("systemd", "sysusers.d", "tmpfiles.d", "prometheus", "grafana"):
-        own = {path.name for path in (ROOT / "etc" / folder).iterdir()}
+        own = {path.name for path in (ROOT / "etc" / folder).iterdir() if path.is_file()}
         place = "/systemd/system/" if folder == "systemd" else f"/{folder}/"
         there = {Path(name).name for name in names if place in name}
         assert own <= there, folder
