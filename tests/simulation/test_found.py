@@ -210,6 +210,13 @@ FOUND: dict[str, Plan] = {
         (Request("let-go", "terminate_connection", V0 | {"connector": "&a"}, wait=True),),
         (Strike("target:sync/after", "fail"),), stage="connected", switch=0.0, transport="fibre_channel",
     ),
+    # The snapshot of a volume that became another one's storage while the snapshot waited could not even fail: it was
+    # tried for ever, and its row was of a volume that was gone.
+    "a snapshot whose volume goes while it waits ends": Plan(
+        (Request("complete", "migrate_volume_completion", {"volume_id": "@v3", "new_volume_id": "@v0"}),
+         Request("snap", "create_snapshot", V0 | {"snapshot_id": "@s1"}, wait=True)),
+        stage="copied", order=9102229, switch=0.9,
+    ),
 }
 
 

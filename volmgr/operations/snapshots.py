@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from volmgr import exception, types, validate
-from volmgr.db import exports, models
+from volmgr.db import claims, exports, models
 from volmgr.db.admission import Admitting
 from volmgr.db.closing import Closing
 from volmgr.operations import members
@@ -86,15 +86,18 @@ class CreateSnapshot(Operation[CreateArgs]):
         return {"snapshot_id": self.a.snapshot_id}
 
     def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
-        snapshot = task.snapshot(self.a.snapshot_id)
-        if not isinstance(error, exception.Cancelled):
+        row = claims.row(tx.conn, "snapshot", self.a.snapshot_id)
+        object_id = row.object_id or row.id
+        # While it waited, the volume may have become another one's storage; of a volume that is gone nobody deletes it.
+        gone = claims.row(tx.conn, "volume", self.a.volume_id) is None
+        if not gone and not isinstance(error, exception.Cancelled):
             if not task.abandoned:
-                tx.exchange_object("snapshot", snapshot.id, snapshot.name_id)
-            tx.release("snapshot", self.a.snapshot_id, "error")
+                tx.exchange_object("snapshot", row.id, object_id)
+            tx.release("snapshot", row.id, "error")
             return
-        tx.delete("snapshot", snapshot.id)
-        tx.forget_object(snapshot.name_id)
-        tx.uncharge(snapshot.project_id, snapshot.volume_type_id, snapshots=1, gigabytes=snapshot.size)
+        tx.delete("snapshot", row.id)
+        tx.forget_object(object_id)
+        tx.uncharge(row.project_id, row.volume_type_id, snapshots=1, gigabytes=row.volume_size)
 
 
 @dataclass(frozen=True)
