@@ -43,9 +43,7 @@ FAST = Call("type_create", {"type_id": "@c", "name": "@c", "extra_specs": {"stor
 #: what StorPool has to do more for than the simulator.
 OWN = {
     "retype": Scenario(
-        "retype", "retype", (*MARKED, FAST), Call("retype", {
-            "volume_id": "@v", "new_type_id": "@c", "migration_policy": "on-demand",
-        }), lean=True,
+        "retype", "retype", (*MARKED, FAST), Call("retype", {"volume_id": "@v", "new_type_id": "@c"}), lean=True
     ),
     "clone-across": Scenario(
         "clone-across", "create_volume", (*MARKED, dataclasses.replace(FAST, arguments={
@@ -127,8 +125,7 @@ ASKED: dict[str, tuple[str, dict[str, Any]]] = {
     "clone-across": ("create_volume", {"volume_id": "@n", "source_volid": "@v"}),
     "snapshot": ("create_snapshot", {"volume_id": "@v", "snapshot_id": "@n"}),
     "extend": ("extend_volume", {"volume_id": "@v", "new_size": 2}),
-    # Another template is another pool.
-    "retype": ("retype", {"volume_id": "@v", "new_type_id": "@t", "migration_policy": "on-demand"}),
+    "retype": ("retype", {"volume_id": "@v", "new_type_id": "@t"}),
     "revert": ("revert_to_snapshot", {"volume_id": "@v", "snapshot_id": "@s"}),
     "unsnap": ("delete_snapshot", {"snapshot_id": "@s"}),
     "set": ("create_cgsnapshot", {"group_id": "@g", "cgsnapshot_id": "@n"}),
@@ -184,8 +181,7 @@ def test_a_kill_while_a_call_is_under_way(
     group = {"group_id": ids["@g"]} if "@g" in arguments.values() else {}
     stage.do("create_volume", {"volume_id": ids["@v"], "size": 1, **group}, project=project)
     server.request_change("VolumeUpdate", names.storpool_name(PREFIX, "volume", ids["@v"]), {"template": "fast"})
-    if name != "retype":  # a volume with snapshots does not go to another pool
-        stage.do("create_snapshot", {"volume_id": ids["@v"], "snapshot_id": ids["@s"]}, project=project)
+    stage.do("create_snapshot", {"volume_id": ids["@v"], "snapshot_id": ids["@s"]}, project=project)
     stage.do("type_create", {"type_id": ids["@t"], "name": ids["@t"], "extra_specs": {
         "storpool_template": "plain"}}, project=project)
     stage.outside.wait_idle()

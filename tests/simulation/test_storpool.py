@@ -17,7 +17,7 @@ from volmgr.testing.simulation.storpool import StorPoolRoom
 
 from .test_schedules import FIRST, told
 
-SECONDS = 10.0
+SEEDS = 80
 V0, V2 = {"volume_id": "@v0"}, {"volume_id": "@v2"}
 #: what is asked on a stage, and the calls of the API that it leads to.
 ASKED: dict[str, tuple[Request, str, tuple[str, ...]]] = {
@@ -70,12 +70,11 @@ def storpool(bench: Bench) -> Iterator[Bench]:
 
 
 def test_random_schedules(storpool: Bench) -> None:
-    plans = explore.seeds(FIRST, room=storpool.room)
-    report = explore.explore(storpool, plans, seconds=SECONDS, stop_at=3)
+    report = explore.explore(storpool, explore.seeds(FIRST, SEEDS, storpool.room), stop_at=3)
     assert not report.failures, told(report)
-    assert report.schedules > 25
+    assert report.schedules > SEEDS // 2
     assert report.lives > report.schedules
-    assert {"storpool:VolumeCreate/before", "storpool:VolumeDelete/after"} <= report.places
+    assert "storpool:VolumeCreate/before" in report.places
 
 
 def test_a_seed_is_the_same_schedule_again(storpool: Bench) -> None:

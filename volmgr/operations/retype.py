@@ -104,13 +104,16 @@ class Retype(Moving):
         here(backend, found)
         kind = usable(context, backend.find_type(self.a.new_type_id))
         assert backend.placement is not None
+        place = found.host
         why = unfit(found, kind, backend.placement.pools())
+        if why and (beside := _beside(backend, found, kind)) is not None:
+            place, why = beside, ""
         if not why:
             old = backend.types(found.volume_type_id)
             if not backend.driver.supports("retype") and changes_storage(difference(old, kind), old, kind):
                 why = f"its driver, {type(backend.driver).__name__}, cannot change what differs"
         if not why:
-            return {"way": IN_PLACE, "host": found.host, "zone": found.availability_zone}
+            return {"way": IN_PLACE, "host": place, "zone": found.availability_zone}
         return self._elsewhere(backend, found, kind, why)
 
     def _elsewhere(self, backend: Backend, volume: types.Volume, kind: types.VolumeType, why: str) -> dict[str, Any]:
@@ -179,7 +182,8 @@ class Retype(Moving):
     def _retyped(self, task: Task, tx: Closing) -> bool:
         if task.data["plan"]["way"] != IN_PLACE:
             return False
-        self.settle_on(task, tx, **tx.model_update("volume", self.a.volume_id, task.results["retype"]))
+        update = tx.model_update("volume", self.a.volume_id, task.results["retype"])
+        self.settle_on(task, tx, **{"host": task.data["plan"]["host"], **update})
         return True
 
     def flags(self, task: Task, volume: types.Volume) -> dict[str, Any]:
@@ -187,6 +191,16 @@ class Retype(Moving):
         if multiattach(new) != multiattach(old):
             return {"multiattach": multiattach(new)}
         return {}
+
+
+def _beside(backend: Backend, volume: types.Volume, kind: types.VolumeType) -> str | None:
+    """Return another pool of the same backend that suits a type, if the driver may bring a volume there by itself."""
+    assert backend.placement is not None
+    pools = backend.placement.pools()
+    if volume.group_id is not None or not backend.driver.supports("retype"):
+        return None
+    own = (pool.host for pool in pools if pool.service == backend.settings.host and pool.host != volume.host)
+    return next((host for host in sorted(own) if not unfit(dataclasses.replace(volume, host=host), kind, pools)), None)
 
 
 def multiattach(kind: types.VolumeType | None) -> bool:

@@ -92,6 +92,11 @@ def test_the_life_of_a_volume(client: Client, storpool: StorPoolServer) -> None:
     assert storpool.attached()[name] == {"1": "rw", "2": "rw"}
     api.terminate_connection(context, volume_id, None, force=True)
     assert storpool.attached()[name] == {}
+    # Whatever pool it is in: another template of the same backend is for the driver to change.
+    for template in ("fast", "plain", "hybrid"):
+        api.call(context, "type_create", type_id=new_id(), name=template, extra_specs={"storpool_template": template})
+        client.do("retype", clone_id, template)
+        assert api.get_volume(context, clone_id)["host"] == f"node@b#template_{template}"
     assert api.audit(context)["findings"] == []
     client.do("delete_volume", volume_id, cascade=True)
     client.do("delete_volume", clone_id)
