@@ -104,7 +104,8 @@ class Stage(abc.ABC):
     def info(self, spec: ExportSpec) -> dict[str, Any]:
         """Return connection_info for this host."""
         data: dict[str, Json] = self.target.connection(spec, spec.grants[0])
-        return {"driver_volume_type": self.target.protocol, "data": dict(data)}
+        serial = spec.serial if self.has_os_brick else None  # as the worker adds it; ATA over Ethernet has none
+        return {"driver_volume_type": self.target.protocol, "data": data | {"serial": serial}}
 
     def attach(self, spec: ExportSpec) -> Path:
         """Export and connect; returns the disk."""
