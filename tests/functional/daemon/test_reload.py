@@ -42,13 +42,15 @@ def serves(client: Client, backend: str) -> bool:
 
 def there(client: Client, volume_id: str) -> dict[str, Any]:
     """Return a volume, which is as it was; whom a request goes to may still begin."""
-    found: list[dict[str, Any]] = []
-    wait_until(
-        lambda: found.append(client.api.get_volume(client.context, volume_id)) is None, TIMEOUT, "the volume is told",
-        retry_on=exception.VolmgrError,
-    )  # fmt: skip
-    assert found[0]["status"] == "available"
-    return found[0]
+    found: dict[str, Any] = {}
+
+    def told() -> bool:
+        found.update(client.api.get_volume(client.context, volume_id))
+        return True
+
+    wait_until(told, TIMEOUT, "the volume is told", retry_on=exception.VolmgrError)
+    assert found["status"] == "available"
+    return found
 
 
 def in_log(daemon: Daemon, text: str) -> None:

@@ -20,6 +20,7 @@ from volmgr.targets.lio import LioTarget, iscsi
 from volmgr.targets.lio.configfs import Configfs
 from volmgr.targets.lio.tree import hba, plan
 from volmgr.tools import lvm_report, qemu_img
+from volmgr.tools.lvm_errors import LvmReportUnreadable
 from volmgr.tools.tgt import show
 from volmgr.tools.tgt.errors import TgtProtocolError
 
@@ -35,7 +36,7 @@ EXTENTS = {"report": [{"lv": [
 def read_lvm(text: str) -> None:
     try:
         found = lvm_report.parse(text)
-    except lvm_report.LvmReportUnreadable:
+    except LvmReportUnreadable:
         return
     if found is not None:
         assert found.rounded(1) >= 1
@@ -68,7 +69,7 @@ def test_any_list_of_extents(text: str, volume: str) -> None:
         lvm_report.physical_extents(found, volume)
         for name in found:
             lvm_report.physical_extents(found, name)
-    except lvm_report.LvmReportUnreadable:
+    except LvmReportUnreadable:
         return
 
 

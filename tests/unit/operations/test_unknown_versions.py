@@ -30,7 +30,7 @@ def newer(rig: Rig, **values: Any) -> str:
     """Return the id of an operation that newer code has admitted, here with what it holds."""
     answer = rig.submit(volumes.CreateVolume, volume_id=str(uuid.uuid4()), size=1)
     for known in (rig.stepwise.work, rig.dispatcher._active, rig.dispatcher._lanes):
-        known.clear()  # type: ignore[attr-defined]
+        known.clear()
     with rig.database.writer() as conn:
         table = models.operations
         conn.execute(sa.update(table).where(table.c.id == answer["operation_id"]).values(**values))
@@ -40,8 +40,10 @@ def newer(rig: Rig, **values: Any) -> str:
 @pytest.mark.parametrize("what", NEWER, ids=str)
 @pytest.mark.parametrize("state", ["queued", "running", "undoing", "parked"])
 def test_it_is_left_as_it_is(rig: Rig, state: str, what: dict[str, Any]) -> None:
-    claimed = {"queued": {"incarnation": None, "epoch": 0}, "parked": {"incarnation": None, "parked_for": "backend"}}
-    operation_id = newer(rig, state=state, **{"incarnation": "an-earlier-life", **claimed.get(state, {})}, **what)
+    others: dict[str, dict[str, Any]] = {
+        "queued": {"incarnation": None, "epoch": 0}, "parked": {"incarnation": None, "parked_for": "backend"},
+    }  # fmt: skip
+    operation_id = newer(rig, **{"state": state, "incarnation": "an-earlier-life", **others.get(state, {}), **what})
     before = rig.rows(models.operations, id=operation_id)
     for _ in range(3):
         assert rig.dispatcher.recover() == 0
