@@ -11,6 +11,7 @@ import os
 import statistics
 import tempfile
 import uuid
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ class Bare:
     def __init__(self, file: Path) -> None:
         self.name = f"iqn.2010-10.org.volmgr:bare-{uuid.uuid4()}"
         self.file = file
-        self.hba = ROOT / "core" / "fileio_77"
+        # An adapter for each export, as the target has it, with a number that it does not use.
+        self.hba = ROOT / "core" / f"fileio_{zlib.crc32(self.name.encode()) & 0x3FFFFFFF}"
         self.group = ROOT / "iscsi" / self.name / "tpgt_1"
         self.acl = self.group / "acls" / "iqn.1993-08.org.debian:01:bare"
 
@@ -47,7 +49,7 @@ class Bare:
 
     def attach(self) -> None:
         store = self.hba / self.name
-        self.hba.mkdir(exist_ok=True)
+        self.hba.mkdir()
         store.mkdir()
         self.write(store / "udev_path", str(self.file))
         size = self.file.stat().st_size
@@ -81,7 +83,7 @@ class Bare:
         self.write(self.group / "enable", "0")
         (self.group / "np" / PORTAL).rmdir()
         (self.group / "lun/lun_1/device").unlink()
-        for folder in (self.group / "lun/lun_1", self.group, self.group.parent, self.hba / self.name):
+        for folder in (self.group / "lun/lun_1", self.group, self.group.parent, self.hba / self.name, self.hba):
             folder.rmdir()
 
 

@@ -31,25 +31,25 @@ def command(*words: str) -> None:
 
 
 @contextlib.contextmanager
-def group(folder: Path, gib: int = 400) -> Iterator[None]:
+def group(folder: Path, name: str = NAME, gib: int = 400) -> Iterator[None]:
     """Make a volume group on a sparse file; at the end remove it with all that is in it."""
-    image = folder / "group.img"
+    image = folder / f"{name}.img"
     image.touch()
     os.truncate(image, gib << 30)
     device = subprocess.check_output(["losetup", "--find", "--show", str(image)], text=True).strip()
     try:
-        command("vgcreate", "-y", NAME, device)
+        command("vgcreate", "-y", name, device)
         yield
     finally:
         command("udevadm", "settle")
-        command("vgremove", "-f", "-y", NAME)
+        command("vgremove", "-f", "-y", name)
         command("losetup", "--detach", device)
 
 
-def backend() -> dict[str, Any]:
+def backend(name: str = NAME) -> dict[str, Any]:
     """Return the options of a backend on that group; nothing is wiped while it is measured."""
     return {
-        "volume_driver": "lvm", "volume_group": NAME, "lvm_type": "thin", "target_helper": "lioadm",
+        "volume_driver": "lvm", "volume_group": name, "lvm_type": "thin", "target_helper": "lioadm",
         "target_ip_address": "127.0.0.1", "target_port": 3270, "trash_retention": 3600,
         "image_volume_cache_enabled": "true",
     }  # fmt: skip

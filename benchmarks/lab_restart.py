@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.figures import Figure, Scale, main, ratios, tell
-from benchmarks.lab_lvm import ALONE, backend, group
+from benchmarks.lab_lvm import ALONE, NAME, backend, group
 from benchmarks.processes import Counter
-from benchmarks.restart import fill, start
+from benchmarks.restart import Start, fill, start
 
 GROUP = "start with every export missing: thin volumes and LIO, one guest"
+EMPTY = "empty"
 LIO = Path("/sys/kernel/config/target/iscsi")
 
 
@@ -23,29 +24,35 @@ def exports() -> int:
 
 
 def run(scale: Scale) -> list[Figure]:
-    """Start a daemon with nothing, fill it, and start it again and again without its exports."""
+    """Start a daemon that has nothing, and one whose exports are gone, in turns."""
     from volmgr.testing.daemon import Daemon
     from volmgr.testing.lab import lio
 
     count, used = scale.of(200, 12), scale.of(100, 6)
     empty, full, programs = [], [], []
-    with tempfile.TemporaryDirectory(prefix="volmgr-bench-") as folder, group(Path(folder)):
-        counter = Counter(Path(folder))
-        daemon = Daemon(Path(folder) / "node", backend=backend(), options=ALONE, environment=counter.environment)
-        with contextlib.ExitStack() as undo:
+    with tempfile.TemporaryDirectory(prefix="volmgr-bench-") as name, contextlib.ExitStack() as undo:
+        folder = Path(name)
+        counter = Counter(folder)
+        daemons = []
+        for group_name in (EMPTY, NAME):
+            undo.enter_context(group(folder, group_name))
+            daemon = Daemon(
+                folder / group_name, backend=backend(group_name), options=ALONE, environment=counter.environment
+            )
             undo.callback(lio.wipe)
             undo.callback(daemon.stop)
-            daemon.start()
-            for number in range(scale.rounds):
-                tell(f"lab_restart: empty, round {number + 1} of {scale.rounds}")
-                daemon.kill()
-                empty.append(start(daemon, exports, 0))
-            tell(f"lab_restart: {count} volumes, {used} in use")
-            with daemon.client() as client:
-                fill(client, count, used)
-            for number in range(scale.rounds):
-                tell(f"lab_restart: full, round {number + 1} of {scale.rounds}")
-                programs.append(_again(daemon, counter, used, full))
+            daemons.append(daemon.start())
+            tell(f"lab_restart: {count} volumes, {used} in use" if group_name == NAME else "lab_restart: none")
+            if group_name == NAME:
+                with daemon.client() as client:
+                    fill(client, count, used)
+            daemon.kill()
+        for number in range(scale.rounds):
+            tell(f"lab_restart: round {number + 1} of {scale.rounds}")
+            empty.append(_again(daemons[0], counter, 0)[0])
+            measured, names = _again(daemons[1], counter, used)
+            full.append(measured)
+            programs.append(names)
     name = f"first answer with {count} volumes, {used} in use"
     return [
         Figure(f"{name}, against an empty start", ratios(*_pairs(full, empty, "answered")), "x", 1.2, group=GROUP),
@@ -62,15 +69,15 @@ def _pairs(full: list[Any], empty: list[Any], what: str) -> tuple[list[float], l
     return [getattr(one, what) for one in full], [getattr(one, what) for one in empty]
 
 
-def _again(daemon: Any, counter: Counter, used: int, full: list[Any]) -> list[str]:
-    """Start once more; return the programs that the daemon ran meanwhile."""
+def _again(daemon: Any, counter: Counter, used: int) -> tuple[Start, list[str]]:
+    """Start a daemon once more, without any export; return the programs that it ran until it had them again."""
     from volmgr.testing.lab import lio
 
-    daemon.kill()
     lio.wipe()
     with counter.counted() as found:
-        full.append(start(daemon, exports, used))
-    return found.names
+        measured = start(daemon, exports, used)
+    daemon.kill()
+    return measured, found.names
 
 
 if __name__ == "__main__":
