@@ -19,8 +19,6 @@ from volmgr.images.inspection import Inspected, inspect
 from volmgr.tools.qemu_img import Described, QemuImg
 from volmgr.types import MiB
 
-pytest_plugins = ("tests.unit.images.conftest",)
-
 #: bytes of an image that are bent: all headers lie in them.
 HEAD = 4 * MiB
 
