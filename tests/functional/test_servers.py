@@ -71,7 +71,14 @@ def processes_of(server: PrivateServer) -> list[psutil.Process]:
 
 def running(processes: list[psutil.Process]) -> list[psutil.Process]:
     """Return those that live; psutil compares start times, so a reused pid does not count."""
-    return [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
+    return [process for process in processes if lives(process)]
+
+
+def lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False  # it ended between the two looks
 
 
 def started(server: PrivateServer) -> Iterator[PrivateServer]:
