@@ -136,6 +136,7 @@ VERBS: tuple[tuple[str, Callable[[_Verbs], Callable[[], object]]], ...] = (
 
 def run(_scale: Scale) -> list[Figure]:
     """Count every verb once; a count is the same in every round."""
+    from volmgr.db.answered import arrival
     from volmgr.testing.rig import Rig
 
     figures = []
@@ -147,7 +148,8 @@ def run(_scale: Scale) -> list[Figure]:
             work = prepare(verbs)
             if prepare is not _Verbs.wipe:
                 rig.run()
-            with rig.database.counting() as count:
+            # As every request of a client comes: with a key, which is kept.
+            with rig.database.counting() as count, arrival(_id(), name):
                 work()
             figures.append(Figure(name, text=f"{count.statements}/{count.transactions}", group=GROUP))
         rig.close()

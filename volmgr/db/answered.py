@@ -22,8 +22,12 @@ from sqlalchemy.engine import Connection
 
 from volmgr import exception
 from volmgr.db import models
+from volmgr.db.once import insert_once
 
 _T = models.answered
+_KNOWN = sa.select(_T.c.arrival_id).where(
+    *(_T.c[name] == sa.bindparam(name) for name in ("request_key", "verb", "resource_id"))
+)
 
 
 @dataclass(frozen=True)
@@ -60,13 +64,10 @@ def first(conn: Connection, resource_id: str, now: datetime.datetime) -> bool:
     arrived = _arrived.get()
     if arrived is None:
         return True
-    mine = (_T.c.request_key == arrived.key) & (_T.c.verb == arrived.verb) & (_T.c.resource_id == resource_id)
-    known = conn.execute(sa.select(_T.c.arrival_id).where(mine)).scalar()
-    if known is None:
-        values = {"request_key": arrived.key, "verb": arrived.verb, "resource_id": resource_id}
-        conn.execute(sa.insert(_T).values(**values, arrival_id=arrived.id, answered_at=now))
+    which = {"request_key": arrived.key, "verb": arrived.verb, "resource_id": resource_id}
+    if insert_once(conn, _T, {**which, "arrival_id": arrived.id, "answered_at": now}):
         return True
-    return bool(known == arrived.id)
+    return bool(conn.execute(_KNOWN, which).scalar_one() == arrived.id)
 
 
 def check_first(conn: Connection, resource: str, resource_id: str, now: datetime.datetime) -> None:

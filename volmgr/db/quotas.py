@@ -12,13 +12,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.mysql import insert as mysql_insert
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.engine import Connection
 
 from volmgr import exception, names
 from volmgr.db import faults, models
+from volmgr.db.once import insert_once
 
 NAMES = ("volumes", "snapshots", "gigabytes")
 UNLIMITED = -1
@@ -149,15 +147,7 @@ def _rows(project_id: str, types: list[str]) -> sa.Select[Any]:
 
 def _insert(conn: Connection, project_id: str, volume_type_id: str) -> None:
     """Make an empty row, unless another transaction was first."""
-    values = {"project_id": project_id, "volume_type_id": volume_type_id}
-    statement: Any
-    if conn.dialect.name == "sqlite":
-        statement = sqlite_insert(_Q).on_conflict_do_nothing()
-    elif conn.dialect.name == "postgresql":
-        statement = postgresql_insert(_Q).on_conflict_do_nothing()
-    else:
-        statement = mysql_insert(_Q).prefix_with("IGNORE")
-    conn.execute(statement, values)
+    insert_once(conn, _Q, {"project_id": project_id, "volume_type_id": volume_type_id})
 
 
 def _limits_of(row: Any, defaults: Mapping[str, int]) -> dict[str, int]:

@@ -12,6 +12,7 @@ import pytest
 
 from volmgr import exception
 from volmgr.db import models
+from volmgr.db.answered import arrival
 from volmgr.operations import snapshots, volumes
 from volmgr.testing.rig import Rig
 
@@ -125,11 +126,11 @@ def test_an_export_that_was_lost_comes_back_by_sync(rig: Rig) -> None:
 
 def test_a_granted_connector_needs_one_transaction(rig: Rig) -> None:
     volume_id = make(rig)
-    with rig.database.counting() as new:
+    with rig.database.counting() as new, arrival(new_id(), "initialize_connection"):
         rig.attachments.initialize("volume", volume_id, CONNECTOR)
-    with rig.database.counting() as again:
+    with rig.database.counting() as again, arrival(new_id(), "initialize_connection"):
         rig.attachments.initialize("volume", volume_id, CONNECTOR)
-    with rig.database.counting() as end:
+    with rig.database.counting() as end, arrival(new_id(), "terminate_connection"):
         rig.attachments.terminate("volume", volume_id, CONNECTOR, False)
     assert (new.transactions, again.transactions, end.transactions) == (2, 1, 1)
     assert new.statements <= 8
@@ -140,7 +141,7 @@ def test_a_granted_connector_needs_one_transaction(rig: Rig) -> None:
 def test_attachment_update_keeps_its_budget(rig: Rig) -> None:
     volume_id, attachment_id = make(rig), new_id()
     rig.attachments.reserve(attachment_id, volume_id, None, "rw")
-    with rig.database.counting() as count:
+    with rig.database.counting() as count, arrival(new_id(), "attachment_update"):
         rig.attachments.connect(attachment_id, volume_id, CONNECTOR)
     assert count.transactions <= 2
     assert count.statements <= 10
