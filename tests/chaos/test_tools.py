@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -191,8 +192,8 @@ def test_a_database_without_room_is_an_error_and_heals(make_stage: Callable[...,
         try:
             while True:
                 file.write(bytes(65536))
-        except OSError:
-            pass  # it is full now
+        except OSError as error:
+            assert error.errno == errno.ENOSPC  # it is full now
     for _ in range(400):  # what is left in the log that SQLite has already is used up first
         try:
             made += stage.do("create_volume", {"volume_id": new_id(), "size": 1}, project=PROJECT)["state"] == "done"
