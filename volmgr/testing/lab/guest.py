@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from volmgr.testing.lab import errors, report
+from volmgr.testing.waiting import wait_until
 
 PACKAGES = {
     "linux.uml": "user-mode-linux",
@@ -57,6 +58,7 @@ _INHERITED = (
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _POLL_SECONDS = 0.2
 _DRAIN_SECONDS = 5.0
+_END_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,19 @@ def started(spec: GuestSpec, folder: Path, console: int) -> Iterator[tuple[subpr
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         os.close(reader)
+        # A killed process goes when the machine finds time for it, and only the first one is our child.
+        wait_until(lambda: not living(process.pid), _END_SECONDS, f"the end of the processes of group {process.pid}")
+
+
+def living(process_group: int) -> list[int]:
+    """Return the processes of a group that have not ended; one that only waits to be reaped has (proc(5), stat)."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended between two looks
+            state, _parent, group = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(group) == process_group and state not in "ZX":
+                found.append(int(stat.parent.name))
+    return found
 
 
 @contextlib.contextmanager
