@@ -3,9 +3,10 @@
 
 Each tier is a process with a deadline of its own, its output goes to the terminal and its JUnit XML to build/test. They
 run one after the other in two rows at a time, as none fills two processors by itself; what the second row prints comes
-at the end. The last line is always ``N passed, N failed, N skipped``, summed over all tests. Under
-``--strict`` (also ``CI`` or ``VOLMGR_STRICT=1``) whatever could not run counts as failed. What the tiers are is in
-tiers.py; this module knows only how to run them.
+at the end. A few failed tests are run once more when all else has ended: who passes then is told as *unstable*, by
+name, with both outputs above; more than a few are not looked at twice. The last line is always
+``N passed, N failed, N skipped``, summed over all tests. Under ``--strict`` (also ``CI`` or ``VOLMGR_STRICT=1``)
+whatever could not run counts as failed. What the tiers are is in tiers.py; this module knows only how to run them.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ NO_TESTS_COLLECTED = 5
 NOT_APPLICABLE = "does not apply: "
 TIMED_OUT = 124
 GRACE_SECONDS = 10.0
+#: so many failed tests of a whole run may be a machine's mood; one more is a broken change.
+MOST_UNSTABLE = 3
 #: the tiers' processes, so that an interrupted run ends those of its other thread, too.
 _running: set[subprocess.Popen[bytes]] = set()
 
@@ -41,6 +44,9 @@ _running: set[subprocess.Popen[bytes]] = set()
 class Result:
     """How one tier ended.
 
+    :param failed: the failed tests.
+    :param addresses: what pytest takes to run a failed test again, by its name.
+    :param unstable: tests that failed at first and passed when they were run again.
     :param skipped: a reason per skipped test.
     :param not_applicable: tests about something that a driver does not have; no machine could run them.
     :param not_run: why the whole tier did not run, else None.
@@ -50,6 +56,8 @@ class Result:
     tier: Tier
     passed: int = 0
     failed: list[str] = field(default_factory=list)
+    addresses: dict[str, str] = field(default_factory=dict)
+    unstable: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     not_applicable: int = 0
     not_run: str | None = None
@@ -79,15 +87,17 @@ def is_strict(environment: Mapping[str, str]) -> bool:
     return any(environment.get(name, "").lower() not in ("", "0", "false", "no") for name in ("CI", "VOLMGR_STRICT"))
 
 
-def argv_of(tier: Tier, junit: Path, extra: Sequence[str]) -> list[str]:
+def argv_of(tier: Tier, junit: Path, extra: Sequence[str], only: Sequence[str] = ()) -> list[str]:
     """Return the command of ``tier``.
 
     :param junit: where pytest puts its report.
     :param extra: further arguments of pytest.
+    :param only: these tests instead of the whole folder.
     """
     if tier.command:
         return [sys.executable, "-m", *tier.command]
-    pytest = ["-q", *tier.options, *extra, tier.folder]
+    # The older form of the report says in which file a test is.
+    pytest = ["-q", "-o", "junit_family=xunit1", *tier.options, *extra, *(only or (tier.folder,))]
     if tier.guest:
         # The guest ends its own tests before this deadline, so that its log is not lost.
         deadline = str(max(60.0, tier.minutes * 60 - 240))
@@ -134,6 +144,8 @@ def read_report(result: Result, junit: Path) -> None:
         skipped = case.find("skipped")
         if case.find("failure") is not None or case.find("error") is not None:
             result.failed.append(name)
+            if file := case.get("file"):
+                result.addresses[name] = address_of(file, case.get("classname", ""), case.get("name", ""))
         elif skipped is not None and skipped.get("message", "").startswith(NOT_APPLICABLE):
             result.not_applicable += 1
         elif skipped is not None and skipped.get("type") != "pytest.xfail":
@@ -142,22 +154,32 @@ def read_report(result: Result, junit: Path) -> None:
             result.passed += 1
 
 
-def run(tier: Tier, strict: bool, extra: Sequence[str], output: Path | None = None) -> Result:
+def address_of(file: str, classname: str, name: str) -> str:
+    """Return what pytest takes to run one test of its report: the file, the classes, the name with its parameters."""
+    module = file.removesuffix(".py").replace("/", ".")
+    classes = [part for part in classname.removeprefix(module).split(".") if part]
+    return "::".join([file, *classes, name])
+
+
+def run(
+    tier: Tier, strict: bool, extra: Sequence[str], output: Path | None = None, only: Sequence[str] = ()
+) -> Result:
     """Run one tier.
 
     :param strict: tests that cannot run fail.
     :param extra: further arguments of pytest.
     :param output: a file for what it prints.
+    :param only: these tests instead of all of its folder.
     """
     result = Result(tier, not_run=tier.absent(ROOT))
     if result.not_run:
         return result
     if output is None:
-        print(f"\n=== {tier.name} ===", flush=True)
-    junit = BUILD / f"{tier.name}.xml"
+        print(f"\n=== {tier.name}{', again' * bool(only)} ===", flush=True)
+    junit = BUILD / f"{tier.name}{'-again' * bool(only)}.xml"
     environment = {**os.environ, **tier.env, "VOLMGR_STRICT": "1" if strict else ""}
     started = time.monotonic()
-    status = execute(argv_of(tier, junit, extra), environment, tier.minutes * 60, output)
+    status = execute(argv_of(tier, junit, extra, only), environment, tier.minutes * 60, output)
     result.seconds = time.monotonic() - started
     if status == TIMED_OUT:
         result.complaint = f"not done after {tier.minutes:g} minutes"
@@ -175,6 +197,25 @@ def run(tier: Tier, strict: bool, extra: Sequence[str], output: Path | None = No
     if status not in (0, NO_TESTS_COLLECTED) and not result.failed:
         result.complaint = result.complaint or f"exit status {status}"
     return result
+
+
+def look_again(results: Sequence[Result], strict: bool, extra: Sequence[str]) -> None:
+    """Run failed tests once more, if they are few, and move those that pass now to the unstable ones.
+
+    A tier that ended in any other way than by failed tests is red for good.
+    """
+    red = [result for result in results if result.failed]
+    if sum(len(set(result.failed)) for result in red) > MOST_UNSTABLE:
+        return
+    for result in red:
+        if result.complaint or not set(result.failed) <= set(result.addresses):
+            continue
+        names = sorted(set(result.failed))
+        again = run(result.tier, strict, extra, only=[result.addresses[name] for name in names])
+        if not again.complaint and again.passed + len(set(again.failed)) == len(names):
+            result.unstable = sorted(set(names) - set(again.failed))
+            result.passed += len(result.unstable)
+            result.failed = again.failed
 
 
 def run_all(tiers: Sequence[Tier], strict: bool, extra: Sequence[str]) -> list[Result]:
@@ -210,9 +251,12 @@ def summary(results: Sequence[Result], strict: bool) -> str:
     """Return the closing report; its last line is the machine's."""
     lines = ["=== summary ===", *(result.line(strict) for result in results)]
     failed = [f"  {result.tier.name}: {name}" for result in results for name in result.failed]
+    unstable = [f"  {result.tier.name}: {name}" for result in results for name in result.unstable]
     skipped = [f"  {result.tier.name}: {reason}" for result in results for reason in result.skipped]
     if failed:
         lines += ["", "failed:", *failed]
+    if unstable:
+        lines += ["", "unstable (failed, then passed by themselves; each is a defect to be found):", *unstable]
     if skipped:
         lines += ["", "skipped (a failure, as this run is strict):" if strict else "skipped:", *skipped]
     passed = sum(result.passed for result in results)
@@ -266,6 +310,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if old.is_file():
             old.unlink()
     results = run_all(wanted, strict, options.pytest_args)
+    look_again(results, strict, options.pytest_args)
     if told := matrix(results):
         print(f"\n=== conformance matrix ===\n{told}", flush=True)
     report = summary(results, strict)
