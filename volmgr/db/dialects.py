@@ -48,6 +48,8 @@ class Settings:
     connect_args: Mapping[str, Any]
     engine_options: Mapping[str, Any] = field(default_factory=dict)
     is_failed: Callable[[Any], bool] = lambda dbapi_connection: False
+    #: has each statement be a transaction of its own, where that costs nothing and saves BEGIN and ROLLBACK.
+    set_autocommit: Callable[[Any, bool], None] = lambda dbapi_connection, on: None
 
 
 class database_now(FunctionElement[Any]):
@@ -192,6 +194,8 @@ def _postgresql(url: URL, busy_timeout: float, statement_timeout: float) -> Sett
         },
         {"client_encoding": "utf8"},
         lambda connection: bool(connection.info.transaction_status == _PSYCOPG2_INERROR),
+        # A flag of the client's, which nothing is sent for.
+        lambda connection, on: setattr(connection, "autocommit", on),
     )
 
 

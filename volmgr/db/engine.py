@@ -269,8 +269,14 @@ class Database:
                 dialects.begin_immediate(dbapi, self.busy_timeout)
             else:
                 dbapi.execute("BEGIN")
+        elif not write:
+            self._settings.set_autocommit(conn.connection.dbapi_connection, True)
         conn.begin()
         self.count.transactions += 1
+
+    def _end_reading(self, conn: Connection) -> None:
+        conn.rollback()
+        self._settings.set_autocommit(conn.connection.dbapi_connection, False)
 
 
 class Transaction:
@@ -328,7 +334,10 @@ class Transaction:
             _discard(conn)
             return
         try:
-            conn.rollback()
+            if self._write:
+                conn.rollback()
+            else:
+                self._db._end_reading(conn)
         except Exception as second:
             # The transaction is over either way: the server rolls back what it loses.
             LOG.debug("ROLLBACK on %s failed: %s", self._db.name, second)

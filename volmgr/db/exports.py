@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,13 +31,36 @@ def _joined(resource: str) -> sa.Select[Any]:
     )
 
 
-_SELECT = {resource: _joined(resource) for resource in claims.STORED}
+#: a grant's columns bear a prefix where they stand beside those of the resource.
+_GRANT = "grant_"
+_GRANT_COLUMNS = ("id", "mode", "initiator", "wwpns", "macs", "host_name", "ip", "lun", "peer_key", "attachment_id")
+
+
+def _with_grants(resource: str) -> sa.Select[Any]:
+    """Return the statement that gives a resource once for each of its grants, or once with none."""
+    table = claims.TABLES[resource]
+    joined = table.outerjoin(_O, _O.c.id == table.c.object_id).outerjoin(_E, _E.c.resource_id == table.c.id)
+    return (
+        sa.select(
+            *claims.COLUMNS[resource], _O.c.serial, *_EXPORT_COLUMNS,
+            *(_G.c[name].label(_GRANT + name) for name in _GRANT_COLUMNS),
+        )
+        .select_from(joined.outerjoin(_G, _G.c.resource_id == table.c.id))
+        .where(table.c.id == sa.bindparam("export_id"))
+        .order_by(_G.c.created_at, _G.c.id)
+    )
+
+
+_SELECT = {resource: _with_grants(resource) for resource in claims.STORED}
 _LOCKED = {resource: _joined(resource).with_for_update(of=claims.TABLES[resource]) for resource in claims.STORED}
 _GRANTS = sa.select(_G).where(_G.c.resource_id == sa.bindparam("export_id")).order_by(_G.c.created_at, _G.c.id)
 _INSERT = sa.insert(_E)
 _INSERT_GRANT = sa.insert(_G)
 _DELETE_GRANTS = sa.delete(_G).where(_G.c.resource_id == sa.bindparam("export_id"))
 _DELETE = sa.delete(_E).where(_E.c.resource_id == sa.bindparam("export_id"))
+_NAMED = sa.select(_E.c.resource_id).where(
+    _E.c.host == sa.bindparam("export_host"), _E.c.target_name == sa.bindparam("export_name")
+)
 _EXISTS = sa.select(_E.c.resource_id)
 
 
@@ -78,19 +101,23 @@ class Wanted:
 
 
 def wanted(conn: Connection, kind: str, resource_id: str, *, lock: bool = False) -> Wanted | None:
-    """Return what should be exported of a resource, in two statements, or None if the resource does not exist.
+    """Return what should be exported of a resource, or None if the resource does not exist.
 
-    :param lock: keep the resource's row from changing until the transaction ends.
+    :param lock: keep the resource's row from changing until the transaction ends. This takes two statements instead of
+        one: MariaDB locks every row of a join.
     """
-    row = conn.execute((_LOCKED if lock else _SELECT)[kind], {"export_id": resource_id}).first()
+    which = {"export_id": resource_id}
+    if not lock:
+        rows = [dict(row._mapping) for row in conn.execute(_SELECT[kind], which)]
+        given = [{name: row.pop(_GRANT + name) for name in _GRANT_COLUMNS} for row in rows]
+        return _wanted(kind, rows[0], tuple(_grant(**each) for each in given if each["id"])) if rows else None
+    row = conn.execute(_LOCKED[kind], which).first()
     if row is None:
         return None
-    grants = tuple(_grant(item) for item in conn.execute(_GRANTS, {"export_id": resource_id}))
-    return _wanted(kind, row, grants)
+    return _wanted(kind, dict(row._mapping), _grants(conn.execute(_GRANTS, which)))
 
 
-def _wanted(kind: str, row: Any, grants: tuple[GrantRow, ...]) -> Wanted:
-    values = dict(row._mapping)
+def _wanted(kind: str, values: dict[str, Any], grants: tuple[GrantRow, ...]) -> Wanted:
     export_values = {column.name: values.pop(column.name) for column in _EXPORT_COLUMNS}
     export = ExportRow(**export_values) if export_values["target_name"] is not None else None
     values["metadata"] = values["metadata"] or {}
@@ -98,18 +125,15 @@ def _wanted(kind: str, row: Any, grants: tuple[GrantRow, ...]) -> Wanted:
     return Wanted(resource, export, grants)
 
 
-def _grant(row: Any) -> GrantRow:
-    grant = types.Grant(
-        id=row.id,
-        mode=row.mode,
-        initiator=row.initiator,
-        wwpns=tuple(row.wwpns or ()),
-        macs=tuple(row.macs or ()),
-        host_name=row.host_name,
-        ip=row.ip,
-        lun=row.lun,
-    )
-    return GrantRow(grant, row.peer_key, row.attachment_id)
+def _grants(rows: Iterable[Any]) -> tuple[GrantRow, ...]:
+    return tuple(_grant(**{name: getattr(row, name) for name in _GRANT_COLUMNS}) for row in rows)
+
+
+def _grant(
+    peer_key: str, attachment_id: str, wwpns: list[str] | None, macs: list[str] | None, **values: Any
+) -> GrantRow:
+    grant = types.Grant(wwpns=tuple(wwpns or ()), macs=tuple(macs or ()), **values)
+    return GrantRow(grant, peer_key, attachment_id)
 
 
 def ids(conn: Connection, kind: str, host: str) -> list[str]:
@@ -137,11 +161,11 @@ def many_wanted(conn: Connection, kind: str, resource_ids: Sequence[str]) -> lis
         .select_from(table.join(_E, _E.c.resource_id == table.c.id).outerjoin(_O, _O.c.id == table.c.object_id))
         .where(table.c.id.in_(resource_ids))
     )
-    grants: dict[str, list[GrantRow]] = {}
+    grants: dict[str, list[Any]] = {}
     chosen = sa.select(_G).where(_G.c.resource_id.in_(resource_ids)).order_by(_G.c.created_at, _G.c.id)
     for item in conn.execute(chosen):
-        grants.setdefault(item.resource_id, []).append(_grant(item))
-    return [_wanted(kind, row, tuple(grants.get(row.id, ()))) for row in conn.execute(query)]
+        grants.setdefault(item.resource_id, []).append(item)
+    return [_wanted(kind, dict(row._mapping), _grants(grants.get(row.id, ()))) for row in conn.execute(query)]
 
 
 def insert(
@@ -250,9 +274,7 @@ def give(conn: Connection, resource_id: str, to: str, cipher: Cipher) -> bool:
 
 def name_taken(conn: Connection, host: str, target_name: str) -> str | None:
     """Return the resource whose export has a name, if one has."""
-    return conn.execute(
-        sa.select(_E.c.resource_id).where(_E.c.host == host, _E.c.target_name == target_name)
-    ).scalar()
+    return conn.execute(_NAMED, {"export_host": host, "export_name": target_name}).scalar()
 
 
 def exported(conn: Connection, resource_ids: Sequence[str]) -> list[str]:

@@ -33,7 +33,11 @@ def swap(conn: sa.Connection, name: str, old: str, new: str) -> int:
 
 def value(db: Database, name: str) -> str | None:
     with db.reader() as conn:
-        return conn.execute(sa.select(KEYS.c.canary).where(KEYS.c.name == name)).scalar_one_or_none()
+        return value_in(conn, name)
+
+
+def value_in(conn: sa.Connection, name: str) -> str | None:
+    return conn.execute(sa.select(KEYS.c.canary).where(KEYS.c.name == name)).scalar_one_or_none()
 
 
 def together(*works: Callable[[], Any]) -> list[Any]:
@@ -53,6 +57,22 @@ def together(*works: Callable[[], Any]) -> list[Any]:
         thread.join(WAIT)
     assert not any(thread.is_alive() for thread in threads)
     return results
+
+
+def spoil(transaction: engine.Transaction) -> None:
+    with transaction as conn:
+        assert value_in(conn, "a") == "0"
+        swap(conn, "a", "0", "1")
+        raise KeyError
+
+
+def test_a_writer_after_a_reader_on_the_same_connection_is_a_transaction_still(database: Database) -> None:
+    """A reader of PostgreSQL's has each statement by itself, which must not stay with the connection."""
+    put(database, "a")
+    assert value(database, "a") == "0"
+    with pytest.raises(KeyError):
+        spoil(database.writer())
+    assert value(database, "a") == "0"
 
 
 def test_a_matched_row_counts_though_nothing_changes(database: Database) -> None:
