@@ -27,7 +27,6 @@ from volmgr.testing.chaos.story import MARKED, Call, Scenario
 from volmgr.testing.chaos.strikes import record, strike
 from volmgr.testing.storpool import namespace
 from volmgr.testing.storpool.process import StorPoolServer
-from volmgr.testing.waiting import wait_until
 
 pytestmark = [pytest.mark.extended, pytest.mark.timeout(3000)]
 
@@ -134,25 +133,51 @@ ASKED: dict[str, tuple[str, dict[str, Any]]] = {
     "let-go": ("delete_snapshot", {"snapshot_id": "@s", "unmanage_only": True}),
 }
 #: Which of its calls is held back: before it does its work, so that it does so in the next life, or after.
-POINTS = [
-    ("create", "VolumeCreate", "before"),
-    ("clone-across", "VolumeSnapshot", "after"),
-    ("clone-across", "SnapshotDelete", "after"),
-    ("snapshot", "VolumeSnapshot", "before"),
-    ("extend", "VolumeUpdate", "before"),
-    ("retype", "VolumeUpdate", "before"),
-    ("revert", "VolumeCreate", "before"),
-    ("revert", "VolumeDelete", "before"),
-    ("unsnap", "SnapshotDelete", "before"),
-    ("set", "VolumesGroupSnapshot", "before"),
-    ("set", "VolumesGroupSnapshot", "after"),
-    ("group", "VolumesGroupSnapshot", "before"),
-    ("group", "VolumeCreate", "after"),
-    ("delete", "VolumeDelete", "before"),
-    ("let-go", "SnapshotUpdate", "before"),
+BEFORE = [
+    ("create", "VolumeCreate"),
+    ("clone-across", "VolumeSnapshot"),
+    ("snapshot", "VolumeSnapshot"),
+    ("extend", "VolumeUpdate"),
+    ("retype", "VolumeUpdate"),
+    ("revert", "VolumeCreate"),
+    ("revert", "VolumeDelete"),
+    ("unsnap", "SnapshotDelete"),
+    ("set", "VolumesGroupSnapshot"),
+    ("group", "VolumesGroupSnapshot"),
+    ("delete", "VolumeDelete"),
+    ("let-go", "SnapshotUpdate"),
 ]
-#: Seconds for which it is held back: until the daemon is dead, and not so long that the next life has ended its work.
-HELD = 1.0
+AFTER = [
+    ("clone-across", "VolumeSnapshot"),
+    ("clone-across", "SnapshotDelete"),
+    ("set", "VolumesGroupSnapshot"),
+    ("group", "VolumeCreate"),
+]
+#: What takes back what was asked, where the late call may make it a second time.
+TAKEN_BACK: dict[str, tuple[str, dict[str, Any]]] = {
+    "create": ("delete_volume", {"volume_id": "@n"}),
+    "clone-across": ("delete_volume", {"volume_id": "@n"}),
+    "snapshot": ("delete_snapshot", {"snapshot_id": "@n"}),
+    "set": ("delete_cgsnapshot", {"cgsnapshot_id": "@n"}),
+    "group": ("delete_consistencygroup", {"group_id": "@n", "delete_volumes": True}),
+}
+#: When the cluster comes to the call that was held back: ``first``: before the next life begins; ``last``: once that
+#: has ended its work; ``gone``: once the outcome has been taken back, too.
+CASES = [
+    *((name, call, "after", "first") for name, call in AFTER),
+    *((name, call, "before", order) for name, call in BEFORE for order in ("first", "last")),
+    *((name, call, "before", "gone") for name, call in BEFORE if name in TAKEN_BACK),
+]
+#: What the cluster then has that nobody knows: only an audit can find it.
+LEFT = {
+    ("clone-across", "last"): {"building-left"},
+    ("group", "last"): {"building-left"},
+    ("create", "gone"): {"storage-orphan"},
+    ("clone-across", "gone"): {"building-left"},
+    ("snapshot", "gone"): {"storage-orphan"},
+    ("set", "gone"): {"storage-orphan"},
+    ("group", "gone"): {"building-left"},
+}
 
 
 @pytest.fixture(scope="module")
@@ -166,41 +191,66 @@ def apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[StorPoolSe
         assert server.refused() == []
 
 
-@pytest.mark.parametrize(("name", "call", "when"), POINTS)
+@pytest.mark.parametrize(("name", "call", "when", "order"), CASES)
 def test_a_kill_while_a_call_is_under_way(
-    apart: tuple[StorPoolServer, Stage], name: str, call: str, when: str
+    apart: tuple[StorPoolServer, Stage], name: str, call: str, when: str, order: str
 ) -> None:
     server, stage = apart
-    method, arguments = ASKED[name]
     ids = {role: str(uuid.uuid4()) for role in ("@v", "@s", "@n", "@g", "@t")}
-    asked = {key: ids.get(str(value), value) for key, value in arguments.items()}
+    method, asked = _told(ASKED[name], ids)
     project, key = "p", str(uuid.uuid4())
-    if "@g" in arguments.values():
-        stage.do("create_consistencygroup", {"group_id": ids["@g"]}, project=project)
-    # The source was made in another template than the backend has by default: a clone goes through a snapshot.
-    group = {"group_id": ids["@g"]} if "@g" in arguments.values() else {}
-    stage.do("create_volume", {"volume_id": ids["@v"], "size": 1, **group}, project=project)
-    server.request_change("VolumeUpdate", names.storpool_name(PREFIX, "volume", ids["@v"]), {"template": "fast"})
-    stage.do("create_snapshot", {"volume_id": ids["@v"], "snapshot_id": ids["@s"]}, project=project)
-    stage.do("type_create", {"type_id": ids["@t"], "name": ids["@t"], "extra_specs": {
-        "storpool_template": "plain"}}, project=project)
-    stage.outside.wait_idle()
+    _before(server, stage, ids, grouped="@g" in ASKED[name][1].values())
     server.forget_calls()
-    server.faults({"call": call, "kind": "slow", "when": when, "seconds": HELD})
+    server.faults({"call": call, "kind": "held", "when": when})
     stage.ask(method, asked, project=project, key=key)
     server.wait_for(call)
     stage.daemon.kill()
+    if order == "first":
+        server.release()
     stage.start()
-    assert stage.outside.settle() == []
+    stage.outside.wait_idle()
     outcome = stage.do(method, asked, project=project, key=key)
     assert outcome["state"] == "done", outcome
-    wait_until(lambda: all(item["finished"] for item in server.calls()), 30, "the call that was held back has ended")
+    if order == "gone":
+        taken_back, of = _told(TAKEN_BACK[name], ids)
+        assert stage.do(taken_back, of, project=project)["state"] == "done"
+    assert stage.outside.settle() == []
+    server.release()
+    assert _audited(stage) == LEFT.get((name, order), set())
     assert stage.outside.settle() == []
     _delete_all(stage, project)
     assert stage.outside.settle() == []
     left = {item for item in server.names() if not item.startswith("*") and not names.parse_unmanaged_name(item)}
     assert left == set()
     server.reset()
+
+
+def _told(request: tuple[str, dict[str, Any]], ids: dict[str, str]) -> tuple[str, dict[str, Any]]:
+    return request[0], {key: ids.get(str(value), value) for key, value in request[1].items()}
+
+
+def _before(server: StorPoolServer, stage: Stage, ids: dict[str, str], *, grouped: bool) -> None:
+    """Make what a request is about: the source has another template than the backend gives."""
+    project, group = "p", {"group_id": ids["@g"]} if grouped else {}
+    if grouped:
+        stage.do("create_consistencygroup", group, project=project)
+    stage.do("create_volume", {"volume_id": ids["@v"], "size": 1, **group}, project=project)
+    server.request_change("VolumeUpdate", names.storpool_name(PREFIX, "volume", ids["@v"]), {"template": "fast"})
+    stage.do("create_snapshot", {"volume_id": ids["@v"], "snapshot_id": ids["@s"]}, project=project)
+    stage.do("type_create", {"type_id": ids["@t"], "name": ids["@t"], "extra_specs": {
+        "storpool_template": "plain"}}, project=project)
+    stage.outside.wait_idle()
+
+
+def _audited(stage: Stage) -> set[str]:
+    """Let an audit mend what it finds; returns the kinds of that."""
+    api, context = stage.client.api, stage.client.context
+    found = api.audit(context)["findings"]
+    if found:
+        api.audit(context, fix=True, findings=[item["id"] for item in found])
+        stage.outside.wait_idle()
+    assert api.audit(context)["findings"] == []
+    return {item["kind"] for item in found}
 
 
 def _delete_all(stage: Stage, project: str) -> None:

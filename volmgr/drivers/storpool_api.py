@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """StorPool's API through os-brick's client, with an end to every call and an answer to "was it done?".
 
-os-brick's client tries again by itself, which is taken from it: it would send the data of a repeated call encoded
-twice. It also takes an answer of any size, and lets time-outs and malformed answers out as whatever Python raises. Only
-the caller can find out whether a call whose answer was lost has done its work, so a call that changes something comes
-with a look-up that says so. It knows no volume.
+A call of the client (:mod:`volmgr.tools.storpool_client`) is made once; time-outs and malformed answers come out of it
+as whatever Python raises. Only the caller can find out whether a call whose answer was lost has done its work, so a
+call that changes something comes with a look-up that says so. It knows no volume.
 """
 
 from __future__ import annotations
 
 import http.client
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -21,19 +19,12 @@ from os_brick.initiator import storpool_utils
 from volmgr import exception
 from volmgr.drivers import storpool_answers as answers
 from volmgr.drivers.storpool_config import StorPoolConfig
-from volmgr.types import MiB
+from volmgr.tools.storpool_client import NO_ANSWER, Client
 
 LOG = logging.getLogger(__name__)
 
-#: Bytes of an answer: a list of 300,000 volumes stays below this.
-ANSWER_MAX = 256 * MiB
 #: Seconds before the second, third… try of a call.
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
-#: What os-brick's client lets out when no answer, or none that makes sense, arrives.
-_NO_ANSWER = (
-    OSError, http.client.HTTPException, ValueError, LookupError, TypeError, AttributeError, RecursionError
-)  # fmt: skip
-
 Send = Callable[[Any], Any]
 R = TypeVar("R")
 
@@ -50,25 +41,6 @@ class _Refused(Exception):
         self.name = name
         self.descr = descr
         self.status = status
-
-
-class _Client(storpool_utils.StorPoolAPI):  # type: ignore[misc]
-    """os-brick's client, whose calls are made once, and take no more of an answer than makes sense."""
-
-    def _api_call(self, method: str, path: str, body: Any = None) -> Any:
-        connection = http.client.HTTPConnection(self.url, timeout=self.timeout)
-        try:
-            connection.request(method, path, json.dumps(body) if body else None, self.auth_header)
-            response = connection.getresponse()
-            text = response.read(ANSWER_MAX + 1)
-        finally:
-            connection.close()
-        if len(text) > ANSWER_MAX:
-            raise ValueError(f"the answer has more than {ANSWER_MAX} bytes")
-        answer = json.loads(text)
-        if response.status == http.client.OK and "error" not in answer:
-            return answer["data"]
-        raise storpool_utils.StorPoolAPIError(response.status, answer)
 
 
 class StorPoolAPI:
@@ -90,7 +62,7 @@ class StorPoolAPI:
         sleep: Callable[[float], Any] | None = None,
         monotonic: Callable[[], float] | None = None,
     ) -> None:
-        self._client = client or _Client(
+        self._client = client or Client(
             config.host, config.port, config.token.reveal(), timeout=timeout, transient_retries=0
         )
         # By name at each call: green threads replace them.
@@ -187,7 +159,7 @@ class StorPoolAPI:
             if error.transient:
                 raise _Lost(f"{error.name}: {error.desc}") from error
             raise _Refused(str(error.name), str(error.desc), int(error.status)) from error
-        except _NO_ANSWER as error:
+        except NO_ANSWER as error:
             raise _Lost(f"{type(error).__name__}: {error}") from error
 
     def _translated(self, what: str, refusal: _Refused) -> exception.VolmgrError:

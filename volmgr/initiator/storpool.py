@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Attaching StorPool volumes to this host with os-brick's connector, and what it leaves to its caller.
 
-Its client of the API would send the data of a call that it tries again encoded twice, which is refused; so it is told
-not to, and the whole is tried again here: attaching or detaching once more changes nothing. It knows no driver.
+Its client of the API would send the data of a call that it tries again encoded twice, which is refused, and waits
+for ever where an answer drips; so it gets ours, and the whole is tried again here: attaching or detaching once more
+changes nothing. It knows no driver.
 """
 
 from __future__ import annotations
 
-import http.client
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -17,8 +17,8 @@ LOG = logging.getLogger(__name__)
 
 #: Seconds before the second, third… try.
 PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)
-#: What comes where no answer, or none that makes sense, does.
-_NO_ANSWER = (OSError, http.client.HTTPException, ValueError, LookupError)
+#: Seconds for one call.
+TIMEOUT = 60.0
 
 
 def connect(protocol: Any, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,13 +49,18 @@ def disconnect(protocol: Any, data: Mapping[str, Any]) -> None:
 def _retried(protocol: Any, act: Callable[[], Any]) -> Any:
     from os_brick import exception as brick_exception
 
-    protocol._sp_api.transient_retries = 0
+    from volmgr.tools.storpool_client import NO_ANSWER, Client
+
+    conf = protocol._config
+    protocol._sp_api = Client(
+        conf["SP_API_HTTP_HOST"], conf["SP_API_HTTP_PORT"], conf["SP_AUTH_TOKEN"], timeout=TIMEOUT, transient_retries=0
+    )
     for pause in (*PAUSES, None):
         try:
             return act()
         except brick_exception.BrickException as error:
             cause = error.__cause__
-            lost = isinstance(cause, _NO_ANSWER) or getattr(cause, "transient", False)
+            lost = isinstance(cause, NO_ANSWER) or getattr(cause, "transient", False)
             if pause is None or not lost:
                 raise
             LOG.warning("StorPool's API is asked again in %g s: %s", pause, cause)

@@ -23,6 +23,7 @@ from volmgr.backups.format import Manifest
 from volmgr.connector import HostConnector
 from volmgr.drivers import storpool_config
 from volmgr.drivers.storpool import StorPoolDriver
+from volmgr.initiator import storpool
 from volmgr.testing.backups import MemoryStore
 from volmgr.testing.storpool.process import StorPoolServer
 from volmgr.types import Backup, GiB, MiB, Snapshot, Volume, VolumeType
@@ -197,6 +198,20 @@ def test_a_host_asks_again_where_an_answer_is_lost(driver: StorPoolDriver, host:
             host.detach(info)
             assert not path.exists()
             assert server.faults_left() == 0
+
+
+def test_a_host_does_not_wait_for_an_answer_that_drips(
+    driver: StorPoolDriver, host: Host, server: StorPoolServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storpool, "TIMEOUT", 1.0)
+    volume = created(driver)
+    drips = {"kind": "drip", "when": "after", "seconds": 0.1}
+    server.faults({"call": "VolumesReassignWait", **drips}, {"call": "VolumeGetInfo", **drips})
+    info, path = host.attach(volume)
+    assert path.is_block_device()
+    assert server.faults_left() == 0
+    host.detach(info)
+    assert not path.exists()
 
 
 def test_a_host_is_told_what_storpool_refuses(driver: StorPoolDriver, host: Host, server: StorPoolServer) -> None:

@@ -293,6 +293,20 @@ def test_an_answer_that_does_not_come_in_time_is_looked_up(bench: Bench) -> None
     assert bench.calls() == ["VolumeUpdate", "Volume", "Volume"]
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_an_answer_that_drips_is_late_as_a_whole(bench: Bench, when: str) -> None:
+    """No byte of it is waited for as long as a try may take; without an end to the whole it would never be over."""
+    bench.driver = bench.make(timeout=0.5)
+    volume = bench.volume()
+    bench.server.faults({"call": "VolumeCreate", "kind": "drip", "when": when, "seconds": 0.05})
+    bench.server.forget_calls()
+    bench.driver.create_volume(volume)
+    assert bench.server.names() == {bench.name(volume)}
+    tried = [call for call in bench.calls() if call == "VolumeCreate"]
+    assert len(tried) == (2 if when == "before" else 1)
+
+
 def test_a_request_that_is_late_cannot_hit_what_bears_the_name_by_then(bench: Bench) -> None:
     bench.driver = bench.make(timeout=0.3)
     volume = bench.created(data=DATA)

@@ -7,8 +7,9 @@ A fault is a JSON object:
     the call's name, or ``*``.
 ``kind``
     ``transient`` (an error that says that it may be tried again), ``error`` (with ``name``, ``descr``, ``status``),
-    ``reset`` (the connection is reset without an answer), ``slow`` (``seconds`` pass first), ``garbage`` (an answer
-    that is no JSON), ``empty`` (JSON without data), ``hangup`` (half an answer).
+    ``reset`` (the connection is reset without an answer), ``slow`` (``seconds`` pass first), ``held`` (it waits for
+    ``POST /contract/release``), ``garbage`` (an answer that is no JSON), ``empty`` (JSON without data), ``hangup``
+    (half an answer), ``drip`` (an answer without end, a byte every ``seconds``).
 ``when``
     ``before`` the work is done (the default), so that it is not; or ``after``, so that only the answer is lost.
 ``times``, ``skip``
@@ -20,7 +21,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-KINDS = ("transient", "error", "reset", "slow", "garbage", "empty", "hangup")
+KINDS = ("transient", "error", "reset", "slow", "held", "garbage", "empty", "hangup", "drip")
 _KEYS = {"call", "kind", "when", "times", "skip", "name", "descr", "status", "seconds"}
 
 

@@ -113,6 +113,13 @@ class StorPoolServer:
         """Return how many of them have not happened."""
         return int(self._steer("GET", "faults"))
 
+    def release(self) -> None:
+        """Let go on what is held, and wait until it has ended."""
+        self._steer("POST", "release")
+        wait_until(
+            lambda: all(item["finished"] for item in self.calls()), START_TIMEOUT, "the calls that were held have ended"
+        )
+
     def calls(self) -> list[dict[str, Any]]:
         """Return every call since :meth:`forget_calls`: call, method, path, data, status, error, finished."""
         found: list[dict[str, Any]] = self._steer("GET", "calls")

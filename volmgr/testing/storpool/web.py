@@ -4,7 +4,8 @@
 Steering: ``POST /contract/faults`` with a list of :mod:`volmgr.testing.storpool.faults`, ``GET`` for how many are left;
 ``GET /contract/calls`` for every call since the last ``POST`` to it; ``POST /contract/open`` with ``name``, ``client``,
 ``open``; ``POST /contract/write`` with ``name``, ``offset``, ``data`` (hexadecimal), which writes as a client of the
-volume; ``POST /contract/reset``. All of it needs the token, too.
+volume; ``POST /contract/release``, which lets every call go on that is held; ``POST /contract/reset``. All of it needs
+the token, too.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from volmgr.testing.storpool.contract import ApiError, contract
 from volmgr.testing.storpool.faults import Faults
 
 STEERING = "/contract/"
+#: Seconds between two looks of a call that is held for whether the server ends.
+POLL = 0.2
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -40,6 +43,18 @@ class Server(http.server.ThreadingHTTPServer):
         self.faults = Faults()
         self.calls: list[dict[str, Any]] = []
         self.stopping = threading.Event()
+        self._gate = threading.Event()
+
+    def hold(self) -> None:
+        """Wait until :meth:`release`, or the end of the server."""
+        gate = self._gate
+        while not gate.wait(POLL) and not self.stopping.is_set():
+            continue
+
+    def release(self) -> None:
+        """Let every call go on that is held now."""
+        gate, self._gate = self._gate, threading.Event()
+        gate.set()
 
     @property
     def port(self) -> int:
@@ -119,12 +134,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if kind == "slow":
             self.server.stopping.wait(fault.get("seconds", 1.0))
             return
+        if kind == "held":
+            self.server.hold()
+            return
         if kind == "reset":
             self._reset()
         elif kind == "garbage":
             self._answer(200, b"<html>not what you wanted</html>")
         elif kind == "empty":
             self._answer(200, b"{}")
+        elif kind == "drip":
+            self._drip(fault.get("seconds", 0.1), b"" if when == "before" else b'OK\r\n\r\n{"data":')
         elif kind == "hangup":
             self.wfile.write(b'HTTP/1.0 200 OK\r\nContent-Length: 1000\r\n\r\n{"data":')
         raise _Broken
@@ -135,6 +155,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.rfile.close()
         self.connection.close()
         self.close_connection = True
+
+    def _drip(self, seconds: float, first: bytes) -> None:
+        """Send an answer that never ends, a byte at a time: no single wait of the other side is long.
+
+        :param first: what of it comes at once; after that nothing but blanks comes, in its head or in its data.
+        """
+        try:
+            self.wfile.write(b"HTTP/1.0 200 " + first)
+            while not self.server.stopping.wait(seconds):
+                self.wfile.write(b" ")
+        except ConnectionError:
+            self.close_connection = True  # it has seen enough
 
     def _answer(self, status: int, body: bytes) -> None:
         try:
@@ -173,8 +205,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif (method, what) == ("POST", "write"):
             kind, content = data.get("kind", "volume"), bytes.fromhex(data["data"])
             server.cluster.write(kind, data["name"], data["offset"], content)
+        elif (method, what) == ("POST", "release"):
+            server.release()
         elif (method, what) == ("POST", "reset"):
             server.faults.set([])
+            server.release()
             server.cluster.reset()
             server.calls.clear()
         else:
