@@ -240,6 +240,8 @@ def _peers(grant: Any) -> list[str]:
     """Return the names by which a target tells who is let in."""
     if grant.peer_key.startswith("aoe:"):
         return [":".join(mac[at : at + 2] for at in range(0, 12, 2)) for mac in grant.macs]
+    if grant.peer_key.startswith("fc:"):
+        return list(grant.wwpns)
     return [grant.initiator]
 
 

@@ -21,25 +21,25 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         print(f"\n{report.nodeid}\n{report.longreprtext}", flush=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def volumes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Volumes]:
     with loop_group(tmp_path_factory.mktemp("group"), "fabric", size_mib=400, pool_mib=8) as group:
         yield Volumes(group, [group.create_thick(f"v{number}", SIZE_MIB) for number in range(VOLUMES)])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def fibre_channel(volumes: Volumes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with transports.fibre_channel(volumes, tmp_path_factory.mktemp("fc")) as made:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def iser(volumes: Volumes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with transports.iser(volumes, tmp_path_factory.mktemp("iser")) as made:
         yield made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def aoe(volumes: Volumes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with transports.aoe(volumes, tmp_path_factory.mktemp("aoe")) as made:
         yield made

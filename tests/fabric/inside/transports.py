@@ -84,7 +84,8 @@ class FibreChannel(Stage):
         (remote,) = [path for path in remote_ports(wwpn("fc1")) if self.target.ports[0] in text(path / "port_name")]
         assert text(remote / "port_state") == "Online"
         assert "FCP Target" in text(remote / "roles")
-        assert f"-fc-0x{self.target.ports[0]}-lun-{spec.grants[0].lun}" in run("udevadm", "info", "-q", "symlink", disk)
+        links = run("udevadm", "info", "-q", "symlink", str(disk))
+        assert f"-fc-0x{self.target.ports[0]}-lun-{spec.grants[0].lun}" in links
 
     def check_refused(self, spec: ExportSpec) -> None:
         with pytest.raises(exception.BackendDown):

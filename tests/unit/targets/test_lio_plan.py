@@ -24,9 +24,11 @@ from volmgr.targets.lio.tree import (
     Remove,
     Wanted,
     Write,
+    as_made,
     backstore_path,
     hba,
     plan,
+    takes_away_only,
     target_path,
 )
 from volmgr.types import Chap, ExportSpec, Grant, Portal, Secret
@@ -226,6 +228,51 @@ def test_from_any_state_safely_to_the_wanted_one(story: tuple[list[Event], Wante
     run(model, wanted, Watch(model, wanted))
     check_reached(model, wanted)
     assert foreign_part(model) == foreign
+
+
+@settings(max_examples=300, deadline=None)
+@given(WANTED.filter(lambda wanted: bool(wanted.acls)), st.lists(st.sampled_from(TAMPERINGS), max_size=2), st.data())
+def test_to_take_away_the_entries_are_enough_to_look_at(
+    made: Wanted, tamperings: list[Callable[[Model], None]], data: st.DataObject
+) -> None:
+    """Whatever somebody changed meanwhile: who is taken away is out, in safe steps, and nothing else got worse."""
+    left = data.draw(st.sets(st.sampled_from(sorted(made.acls)), max_size=len(made.acls) - 1))
+    wanted = replace(made, acls={name: made.acls[name] for name in left})
+    assert takes_away_only(wanted, made)
+    model = new_model()
+    run(model, made)
+    for tampering in tamperings:
+        with contextlib.suppress(OSError):  # refused in this state
+            tampering(model)
+    watch = Watch(model, wanted)
+    for step in plan(wanted, iscsi.read_doomed(model, wanted, made) or iscsi.read(model, NAME)):
+        apply(model, step)
+        watch()
+    assert model.admitted(GROUP) <= set(wanted.acls)
+    assert not [path for path in model.made for name in made.acls.keys() - left if f"{GROUP}/acls/{name}" in path]
+    open_to_all = model.read(f"{GROUP}/attrib/generate_node_acls") == "1"
+    assert not (open_to_all and model.read(f"{GROUP}/enable") == "1")
+    if not tamperings:
+        check_reached(model, wanted)
+    # What was not looked at is mended as soon as all is.
+    run(model, wanted, Watch(model, wanted))
+    check_reached(model, wanted)
+
+
+@settings(max_examples=100, deadline=None)
+@given(WANTED, WANTED)
+def test_what_was_made_is_known(wanted: Wanted, other: Wanted) -> None:
+    model = new_model()
+    run(model, wanted)
+    assert plan(wanted, as_made(wanted)) == []
+    # The same steps as from what is really there, to the like of it: the storage's discards aside, which are its own.
+    assert plan(replace(wanted, acls=other.acls), as_made(wanted)) == plan(
+        replace(wanted, acls=other.acls), iscsi.read(model, NAME)
+    )
+    assert not takes_away_only(wanted, wanted)
+    assert takes_away_only(other, wanted) == (
+        other.acls.items() < wanted.acls.items() and replace(other, acls=wanted.acls) == wanted
+    )
 
 
 def simple(**more: object) -> Wanted:

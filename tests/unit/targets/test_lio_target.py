@@ -78,6 +78,41 @@ def test_cost_does_not_grow_with_the_other_exports(tmp_path: Path) -> None:
     assert removed[0] == removed[-1]
 
 
+def test_to_take_access_away_little_is_read(target: LioTarget, tmp_path: Path) -> None:
+    """All is looked at where access is given, by another life of ours, and where anything else is to change."""
+    tree = Counting()
+    tree.root = str(tmp_path)  # type: ignore[attr-defined]
+    (tmp_path / "core").mkdir()
+    target.tree = tree  # type: ignore[assignment]
+    other = LioTarget(target.config)
+    other.tree = tree  # type: ignore[assignment]
+    spec = make_spec(tmp_path)
+    revoked = dataclasses.replace(spec, grants=())
+
+    def asked(by: LioTarget, wanted: ExportSpec) -> int:
+        tree.asked.clear()
+        by.sync(wanted)
+        return len(tree.asked)
+
+    asked(target, spec)
+    whole = asked(target, spec)
+    assert asked(target, revoked) <= 8 < whole
+    assert tree.folders(f"iscsi/{spec.target_name}/tpgt_1/acls") == ()
+    assert target.sync(revoked) is False
+    assert asked(target, spec) > 8, "who is let in meets what was looked at"
+    assert asked(other, revoked) > 8, "another life has made nothing"
+    asked(target, spec)
+    # Somebody has opened it to all: that is seen even so.
+    tree.write(f"iscsi/{spec.target_name}/tpgt_1/attrib/generate_node_acls", "1")
+    assert target.sync(revoked) is True
+    assert tree.read(f"iscsi/{spec.target_name}/tpgt_1/attrib/generate_node_acls") == "0"
+    # And that all of it is gone.
+    target.sync(spec)
+    other.sync(dataclasses.replace(spec, wanted=False))
+    assert target.sync(revoked) is True
+    assert tree.exists(f"iscsi/{spec.target_name}/tpgt_1")
+
+
 @pytest.fixture
 def target(tmp_path: Path) -> LioTarget:
     options = {"lio_configfs": str(tmp_path / "target")}

@@ -3,7 +3,9 @@
 
 Each export is one LIO target with one portal group, one LUN and an entry for each initiator. A sync reads what is there
 under the export's own name, plans, and writes to configfs from this process; nothing else is listed, so its cost does
-not grow with the number of exports. No configuration is saved: what should be there is known elsewhere and told again.
+not grow with the number of exports. Where it only takes initiators away from what this life has made it reads no more
+than their entries, as to read is the most of what that costs. No configuration is saved: what should be there is known
+elsewhere and told again.
 It knows nothing of drivers, databases or RPC.
 
 Option (``TargetConfig.options``): ``lio_configfs``, the target core's folder in configfs.
@@ -27,7 +29,7 @@ from volmgr.targets import iscsi_data
 from volmgr.targets.base import Target, TargetConfig
 from volmgr.targets.lio import iscsi
 from volmgr.targets.lio.configfs import ROOT, Configfs, apply
-from volmgr.targets.lio.tree import Make, Offer, Step, plan
+from volmgr.targets.lio.tree import Make, Offer, Step, plan, takes_away_only
 from volmgr.types import ExportSpec, Grant, Json, ObservedExport
 
 LOG = logging.getLogger(__name__)
@@ -57,6 +59,8 @@ class LioTarget(Target):
         self.tree = Configfs(str(config.options.get("lio_configfs", ROOT)))
         self._locks: weakref.WeakValueDictionary[str, threading.Lock] = weakref.WeakValueDictionary()
         self._guard = threading.Lock()
+        #: what this life has made, by name; touched only by who holds the name's lock.
+        self._made: dict[str, Any] = {}
         #: calls that were given up and have not ended, by what they hold.
         self._hanging: dict[str, concurrency.Call[Any]] = {}
 
@@ -160,12 +164,20 @@ class LioTarget(Target):
         """Read, plan, do; returns whether there was anything to do, and what says that the plan was outdated."""
         self._check_root()
         steps = self._plan(name, wanted)
-        return bool(steps), self._run(steps)
+        # Until all of it is done nobody knows what is there.
+        self._made.pop(name, None)
+        stale = self._run(steps)
+        if stale is None and wanted is not None:
+            self._made[name] = wanted
+        return bool(steps), stale
 
     def _plan(self, name: str, wanted: Any) -> list[Step]:
         """Read what is there and return what is to be done."""
+        made, have = self._made.get(name), None
         with self._told(f"read {name}"):
-            return plan(wanted, iscsi.read(self.tree, name))
+            if wanted is not None and made is not None and takes_away_only(wanted, made):
+                have = iscsi.read_doomed(self.tree, wanted, made)
+            return plan(wanted, have or iscsi.read(self.tree, name))
 
     def _run(self, steps: Sequence[Step]) -> OSError | None:
         """Do the steps in their order; returns the error that says that they are no longer the right ones."""

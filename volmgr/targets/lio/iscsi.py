@@ -7,6 +7,7 @@ It must not know the order in which things are made, nor what a volume is.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from volmgr import exception, names
 from volmgr.targets import iscsi_data
@@ -21,6 +22,7 @@ from volmgr.targets.lio.tree import (
     Observed,
     Tpg,
     Wanted,
+    as_made,
     hba,
     target_path,
 )
@@ -93,6 +95,34 @@ def read(tree: Reader, name: str, *, sessions: bool = False) -> Observed:
         tpgs={tag: _read_tpg(tree, f"{target}/{tag}", sessions) for tag in tags},
         backstores=backstore.read_all(tree, name),
     )
+
+
+def read_doomed(tree: Reader, wanted: Wanted, made: Wanted) -> Observed | None:
+    """Return what was made, with those entries of it as they are that have to go; much less is looked at.
+
+    To take an initiator away its entry is all that matters, and that nobody gets in without one: what is served, and
+    where, is looked at when somebody is let in.
+
+    :param made: what was there; ``wanted`` is that without some initiators.
+    :returns: None if somebody has changed what is looked at: then all must be.
+    """
+    group = f"{target_path(made.name)}/{TPG}"
+    believed = as_made(made)
+    tpg = believed.tpgs[TPG]
+    if tree.read(f"{group}/enable") != "1":
+        return None
+    if any(tree.read(f"{group}/attrib/{key}") != tpg.attributes[key] for key in ("generate_node_acls", AUTHENTICATION)):
+        return None
+    present = set(tree.folders(f"{group}/acls"))
+    if not wanted.acls.keys() <= present <= made.acls.keys():
+        return None
+    acls = {name: tpg.acls[name] for name in wanted.acls}
+    for name in present - wanted.acls.keys():
+        path = f"{group}/acls/{name}"
+        luns = [folder for folder in tree.folders(path) if folder.startswith("lun_")]
+        # Its account is believed to be there, so that it is taken first.
+        acls[name] = replace(tpg.acls[name], luns={lun: Mapped(tree.links(f"{path}/{lun}"), True) for lun in luns})
+    return replace(believed, tpgs={TPG: replace(tpg, acls=acls)})
 
 
 def _read_tpg(tree: Reader, group: str, sessions: bool) -> Tpg:

@@ -109,6 +109,33 @@ class Wanted:
     rdma: bool = False
 
 
+def as_made(wanted: Wanted) -> Observed:
+    """Return what is there when a plan for ``wanted`` has been carried out and nobody has changed anything since."""
+    unit = f"{target_path(wanted.name)}/{TPG}/lun/lun_{wanted.lun}"
+    auth = wanted.auth
+    account = Acl() if auth is None else Acl(userid=auth.username, password=auth.password)
+    tpg = Tpg(
+        enabled=True,
+        attributes={**ATTRIBUTES, AUTHENTICATION: "0" if auth is None else "1"},
+        luns={f"lun_{wanted.lun}": {"device": backstore_path(wanted.backstore.plugin, wanted.name)}},
+        acls={
+            name: replace(account, luns={f"lun_{wanted.lun}": Mapped({"mapped": unit}, read_only)})
+            for name, read_only in sorted(wanted.acls.items())
+        },
+        portals=wanted.portals,
+        rdma=frozenset(wanted.portals if wanted.rdma else ()),
+    )
+    return Observed(
+        wanted.name, exists=True, tpgs={TPG: tpg}, backstores={wanted.backstore.plugin: wanted.backstore}
+    )
+
+
+def takes_away_only(wanted: Wanted, made: Wanted) -> bool:
+    """Return whether ``wanted`` is ``made`` without some of its initiators, and nothing else."""
+    fewer = len(wanted.acls) < len(made.acls) and wanted.acls.items() <= made.acls.items()
+    return fewer and replace(made, acls=wanted.acls) == wanted
+
+
 # --- steps
 
 

@@ -53,6 +53,7 @@ class Raiders:
 
     :param by_target: the target serves real bytes: what is connected is written by way of it.
     :param tenants: how many. :param vandals: how many. :param snapshots: whether snapshots have bytes to be read.
+    :param points: how many kill points are passed at most before one strikes.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Raiders:
         tenants: int = TENANTS,
         vandals: int = VANDALS,
         snapshots: bool = True,
+        points: int = MOST_POINTS,
         tell: Callable[[str], None] = lambda _line: None,
     ) -> None:
         self.stage = stage
@@ -71,6 +73,7 @@ class Raiders:
         self.random = random.Random(f"{seed}/kills")
         self.path_of = stage.outside.path_of
         self.snapshots = snapshots
+        self.points = points
         self.tell = tell
         self.tenants = [Tenant(stage, f"{seed}/tenant {n}", f"tenant{n}", by_target=by_target) for n in range(tenants)]
         shared = ([self._id() for _ in range(SHARED)], [self._id() for _ in range(SHARED)])
@@ -106,7 +109,7 @@ class Raiders:
 
     def _kill(self) -> str:
         kind = self.random.choice(KINDS)
-        count, seconds = self.random.randint(1, MOST_POINTS), self.random.uniform(0, LONGEST_SECONDS)
+        count, seconds = self.random.randint(1, self.points), self.random.uniform(0, LONGEST_SECONDS)
         again = self.random.randint(1, 4)
         if kind != "moment":
             self.stage.aim("*", count)
@@ -149,7 +152,8 @@ class Raiders:
             self.stage.daemon.kill()
             self.stage.kills += 1
             return f"after {seconds:.3f} s"
-        self.stage.wait_killed()
+        # The clients go on asking: it comes to that point, at last even where a request takes seconds.
+        self.stage.wait_killed(JOIN_SECONDS)
         return self._where(f"point {count}")
 
     def _again(self, count: int) -> str:
