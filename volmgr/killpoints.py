@@ -74,6 +74,12 @@ def from_environment() -> Callable[[str], None] | None:
 _hook = from_environment()
 
 
+def arm() -> None:
+    """Read the environment again, in a process that has got another one since it was loaded."""
+    global _hook
+    _hook = from_environment()
+
+
 def reach(name: str) -> None:
     """End the process if the environment asks for this moment."""
     if _hook is not None:

@@ -23,6 +23,7 @@ from volmgr.context import RequestContext
 from volmgr.incarnation import started
 from volmgr.rpc.client import VolumeAPI
 from volmgr.testing.waiting import wait_until
+from volmgr.testing.zygote import Life, zygote_of
 
 START_TIMEOUT = 60.0
 
@@ -41,6 +42,7 @@ class Daemon:
     :param backend: options of its one backend; the simulator with a persistent store by default.
     :param options: options of ``[DEFAULT]``. :param sections: further sections, by name.
     :param environment: further environment variables. :param under: what its command line begins with, setpriv(1) say.
+    :param forked: start it as a fork of a process that has loaded it already, see :mod:`volmgr.testing.zygote`.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Daemon:
         sections: dict[str, dict[str, Any]] | None = None,
         environment: dict[str, str] | None = None,
         under: Sequence[str] = (),
+        forked: bool = False,
     ) -> None:
         self.folder = folder
         self.under = tuple(under)
@@ -59,7 +62,8 @@ class Daemon:
         self.config_file = folder / "volmgr.conf"
         self.log = folder / "daemon.log"
         self.environment = dict(environment or {})
-        self.process: subprocess.Popen[bytes] | None = None
+        self.forked = forked
+        self.process: subprocess.Popen[bytes] | Life | None = None
         backend = backend or {
             "volume_driver": "sim",
             "target_helper": "fake",
@@ -92,15 +96,21 @@ class Daemon:
 
         :raises RuntimeError: it ended instead; the message has the end of its log.
         """
+        arguments = ["--config-file", str(self.config_file)]
+        variables = {**os.environ, **self.environment, **environment}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self.under, sys.executable, "-m", "volmgr.cmd.volume", "--config-file", str(self.config_file)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **self.environment, **environment},
-                start_new_session=True,
-            )
+            if self.forked:
+                zygote = zygote_of(self.config_file, variables)
+                self.process = zygote.start(arguments, variables, log.fileno())
+            else:
+                self.process = subprocess.Popen(
+                    [*self.under, sys.executable, "-m", "volmgr.cmd.volume", *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=variables,
+                    start_new_session=True,
+                )
         if wait:
             with self.client() as client:
                 wait_until(lambda: self._answers(client), START_TIMEOUT, "volmgr-volume answers")

@@ -41,6 +41,7 @@ class Pair(Stage):
                 "sim_faults_file": str(self._faults), "target_ip_address": "127.0.0.1",
             }},
             environment=self.daemon.environment,
+            forked=self.daemon.forked,
         )
         self.outside.beside = [self.other]
 

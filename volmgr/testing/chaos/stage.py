@@ -28,6 +28,7 @@ class Stage:
     :param backend: options of its backend; the simulator by default.
     :param database: URL of a database with the schema; by default the embedded one.
     :param default: options of ``[DEFAULT]``. :param sections: further sections. :param environment: variables.
+    :param forked: start the daemon as a fork, see :mod:`volmgr.testing.zygote`; else by exec(2), as in production.
     :param options: further options of the backend.
     """
 
@@ -41,6 +42,7 @@ class Stage:
         default: dict[str, Any] | None = None,
         sections: dict[str, dict[str, Any]] | None = None,
         environment: dict[str, str] | None = None,
+        forked: bool = False,
         **options: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -69,6 +71,7 @@ class Stage:
             options={"report_interval": 1, "backup_store": str(folder / ARCHIVE), **(default or {})},
             sections={**more, **(sections or {})},
             environment={**aims, **(environment or {})},
+            forked=forked,
         )
         self.lay_faults()
         self.aim("")

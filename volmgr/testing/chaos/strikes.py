@@ -38,6 +38,8 @@ TAKEN = "-/taken"
 #: of so many points of a story with two workers one is struck, unless the whole is asked for.
 PAIR_SHARE = 5
 ADMISSION = ("received", "admitted")
+#: stories whose daemons start as in production; those of all others are forks of one that has loaded everything.
+EXECUTED = ("create-from-snapshot", "connect")
 
 
 @dataclass
@@ -294,7 +296,8 @@ def all_of(
 
     :param tell: is given a line for each kill. :param whole: see :meth:`Recorded.strikes`.
     """
-    stage: Stage = (Pair if scenario.pair else Stage)(folder, **dict(scenario.options)).start()
+    forked = scenario.name not in EXECUTED
+    stage: Stage = (Pair if scenario.pair else Stage)(folder, forked=forked, **dict(scenario.options)).start()
     result = Result(scenario)
     try:
         recorded = record(stage, scenario)
