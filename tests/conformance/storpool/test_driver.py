@@ -200,8 +200,8 @@ class TestConnections:
         volume = bench.created()
         name = bench.name(volume)
         _attach(bench, name)
-        # One of several may go: the others stay.
-        for connector in (CONNECTOR, {}, None):
+        # What is of no client detaches nobody.
+        for connector in ({"host": "nobody"}, {}, None):
             bench.driver.terminate_connection(volume, connector)
             assert bench.server.attached()[name] == {"2": "rw"}
         bench.server.open(name, 2)
@@ -211,6 +211,26 @@ class TestConnections:
         bench.driver.terminate_connection(volume, None, force=True)
         assert bench.server.attached()[name] == {}
         bench.driver.terminate_connection(bench.volume(), None, force=True)
+
+    def test_a_host_that_did_not_detach_is_detached_and_no_other(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        volume = bench.created()
+        name = bench.name(volume)
+        for client in (1, 2):
+            _attach(bench, name, client)
+        bench.server.open(name, 2)
+        bench.driver.terminate_connection(volume, CONNECTOR)
+        assert bench.server.attached()[name] == {"1": "rw", "2": "rw"}
+        assert "stays attached" in caplog.text
+        bench.server.open(name, 2, False)
+        for _ in range(2):
+            bench.driver.terminate_connection(volume, CONNECTOR)
+            assert bench.server.attached()[name] == {"1": "rw"}
+        bench.driver.terminate_connection(bench.volume(), CONNECTOR)
+        # One that the cluster does not know any more.
+        bench.server.write_conf(bench.conf, hosts={"compute": 9})
+        bench.driver.terminate_connection(volume, CONNECTOR)
 
 
 class TestInUse:
