@@ -256,9 +256,10 @@ class Exports:
             return of_peer and attachment_id in (None, row.attachment_id)
 
         gone = 0
+        lets_go = False
 
         def revoke() -> rows.Wanted | None:
-            nonlocal gone
+            nonlocal gone, lets_go
             with self.database.writer(urgent=True) as conn:
                 found = rows.wanted(conn, kind, resource_id, lock=True)
                 if found is None:
@@ -272,6 +273,9 @@ class Exports:
                 if change is not None:
                     change(conn, found)
                 kept = tuple(row for row in found.grants if row not in going)
+                # One without a grant may be connected still: an earlier try came no further than the rows.
+                shared = connector is not None and any(self._is(row, connector) for row in kept)
+                lets_go = not shared and (connector is not None or gone > 0)
                 return dataclasses.replace(found, grants=kept)
 
         with self.locks.hold(resource_id):
@@ -280,7 +284,7 @@ class Exports:
             if self.target is not None and found is not None and found.export is not None:
                 self._sync(found)
                 self._free_numbers(found)
-            if self.target is None and found is not None and gone:
+            if self.target is None and found is not None and lets_go:
                 everybody = connector is None and attachment_id is None
                 self.own.disconnect(found.resource, connector, everybody=everybody)
             self._killpoint("disconnect/-/synced")

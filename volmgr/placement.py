@@ -115,6 +115,10 @@ class Placement:
             for pool in found
         ]
 
+    def clones_across(self, host: str) -> bool:
+        """Return whether volumes of a pool can be copied into the other pools of its backend."""
+        return any(pool.host == host and pool.capabilities.get("clone_across_pools") for pool in self.pools())
+
     # --- decisions ------------------------------------------------------------------------------------------------
 
     def choose(self, request: Request, *, reread: bool = True) -> Place:

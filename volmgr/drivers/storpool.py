@@ -7,6 +7,7 @@ it hands out reads as zeros. Whether a call whose answer was lost has done its w
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -19,6 +20,8 @@ from volmgr.drivers.storpool_groups import StorPoolGroups
 from volmgr.drivers.storpool_manage import StorPoolManaging
 from volmgr.drivers.storpool_volumes import volume_busy
 from volmgr.types import ModelUpdate, ObservedObject, Snapshot, Volume
+
+LOG = logging.getLogger(__name__)
 
 Connector = Mapping[str, Any]
 #: Kinds of snapshots that exist while something is copied; what is left of them is observed as building.
@@ -79,20 +82,35 @@ class StorPoolDriver(StorPoolGroups, StorPoolManaging, ObserveVD):
         }
 
     def terminate_connection(self, volume: Volume, connector: Connector | None, **kwargs: Any) -> None:
-        """Do nothing for one connector, whose os-brick has detached the volume; by force, detach it from everybody.
+        """Detach the volume from a host that has not done so itself; by force, from every host.
 
-        :param kwargs: ``force`` with the connector None: from every host that does not have it open.
-        :raises VolumeIsBusy: a host has it open.
+        os-brick detaches before it asks for this; a host that died at it, or its compute service, has not. Who is not
+        known as a client, or not any more, has nothing attached.
+
+        :param connector: of the host; None for none, and with ``force`` for all.
+        :raises VolumeIsBusy: by force only: a host has it open. One host that has it open keeps it, and that is logged.
         """
-        if connector is not None or not kwargs.get("force"):
+        if connector is None and not kwargs.get("force"):
             return
         name = self.storpool_name(volume)
         try:
-            self._detach_all("volume", name)
+            if connector is None:
+                self._detach_all("volume", name)
+            else:
+                self._detach_host(name, connector)
         except exception.Busy as error:
             raise volume_busy(name, error) from error
         except exception.NotFound:
             return
+
+    def _detach_host(self, name: str, connector: Connector) -> None:
+        try:
+            wish = [{"volume": name, "detach": [self._client_id(connector)]}]
+            self.api.change(f"VolumesReassign {name}", lambda client: client.volumes_reassign(wish))
+        except exception.Invalid as error:
+            LOG.info("%s is not detached from a host that is no client: %s", name, error)
+        except exception.Busy as error:
+            LOG.warning("%s stays attached, see: storpool attach list | grep %s. %s", name, name, error)
 
     # --- observe ------------------------------------------------------------------------------------------------
 

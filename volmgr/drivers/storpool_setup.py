@@ -174,6 +174,9 @@ class StorPoolSetup(VolumeDriver, abstract=True):
             "filter_function": self.get_filter_function(),
             "goodness_function": self.get_goodness_function(),
         }
+        if template != (self.configuration.storpool_template or None):
+            # A volume whose type names no template has the option's: it is in no other pool.
+            pool["reserved_for"] = {TEMPLATE_SPEC: template or ""}
         return {**pool, **({TEMPLATE_SPEC: template} if template else {}), **self.configuration.extra_capabilities}
 
 

@@ -69,9 +69,9 @@ class Placing:
     image: Found | None = None
 
     def beside(self, tx: Admitting, source: types.Volume | types.Snapshot, size: int) -> None:
-        """Take the source's pool as the place, if the pool suits the volume.
+        """Take the source's pool as the place, or another of its backend where that copies from one to the other.
 
-        :raises NoValidBackend: it does not.
+        :raises NoValidBackend: none suits the volume.
         """
         if self.kind is None and source.volume_type_id is not None:
             self.kind = tx.type_of(source.volume_type_id)
@@ -80,7 +80,13 @@ class Placing:
             wanted = dataclasses.replace(
                 self.request, size=size, host=source.host or own.place, patient=own.host, **of_type(self.kind)
             )
-            self.place = self.placement.choose(wanted, reread=False)
+            try:
+                self.place = self.placement.choose(wanted, reread=False)
+            except exception.NoValidBackend:
+                beside = names.service_of(str(wanted.host))
+                if wanted.host == beside or not self.placement.clones_across(str(wanted.host)):
+                    raise
+                self.place = self.placement.choose(dataclasses.replace(wanted, host=beside), reread=False)
 
     @property
     def multiattach(self) -> bool:

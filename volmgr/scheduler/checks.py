@@ -14,6 +14,8 @@ from volmgr.scheduler.model import Pool, Request, Verdict
 Check = Callable[[Request, Pool], Verdict]
 #: the extra spec that says how a volume's space is taken.
 PROVISIONING = "provisioning:type"
+#: the capability of a pool that takes only volumes whose type has certain extra specs: {extra spec: its value}.
+RESERVED = "reserved_for"
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -116,7 +118,10 @@ def capacity(request: Request, pool: Pool) -> Verdict:
 
 
 def capabilities(request: Request, pool: Pool) -> Verdict:
-    """It has what the extra specs of the volume's type demand."""
+    """It has what the extra specs of the volume's type demand, and is not kept for volumes of other types."""
+    for key, kept in (pool.capabilities.get(RESERVED) or _NOTHING).items():
+        if (named := request.extra_specs.get(key)) != kept:
+            return _failed("capabilities", f"it is kept for types whose {key} is {kept!r}", {key: named})
     if not request.extra_specs:
         return _passed("capabilities")
     missing = specs.unmet(request.extra_specs, pool.capabilities)

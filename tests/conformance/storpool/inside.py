@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,50 @@ def test_a_host_does_not_wait_for_an_answer_that_drips(
     assert server.faults_left() == 0
     host.detach(info)
     assert not path.exists()
+
+
+def test_what_a_host_left_that_died_at_it_is_let_go(driver: StorPoolDriver, host: Host, server: StorPoolServer) -> None:
+    """Its call is under way when it is killed, and is done all the same: at once, or once its access has ended."""
+    volume = created(driver)
+    name = driver.storpool_name(volume)
+    info = driver.initialize_connection(volume, host.properties)
+    for act, call, when in (
+        (host.connector.connect, "VolumesReassignWait", "before"),
+        (host.connector.connect, "VolumeGetInfo", "before"),
+        (host.connector.disconnect, "VolumesReassignWait", "before"),
+        (host.connector.disconnect, "VolumesReassignWait", "after"),
+    ):
+        for late in (False, True):
+            told = f"{act.__name__}, {call}, {when}, {late}"
+            if act == host.connector.disconnect:
+                host.connector.connect(info)
+            server.forget_calls()
+            server.faults({"call": call, "kind": "held", "when": when})
+            killed(server, call, lambda act=act: act(info))  # type: ignore[misc]
+            if late:
+                driver.terminate_connection(volume, host.properties)
+            server.release()
+            left = server.attached()[name]
+            connects = act == host.connector.connect and (call == "VolumesReassignWait" or not late)
+            assert left == ({"1": "rw"} if connects else {}), told
+            driver.terminate_connection(volume, host.properties)
+            assert server.attached()[name] == {}, told
+            assert not Path(f"/dev/storpool/{name}").exists(), told
+    host.write(volume, DATA)
+    assert host.read(volume, len(DATA)) == DATA
+
+
+def killed(server: StorPoolServer, call: str, act: Callable[[], Any]) -> None:
+    """Let a process do something, and kill it while a call of its is under way."""
+    child = os.fork()
+    if not child:
+        try:
+            act()
+        finally:
+            os._exit(1)
+    server.wait_for(call)
+    os.kill(child, signal.SIGKILL)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
 
 
 def test_a_host_is_told_what_storpool_refuses(driver: StorPoolDriver, host: Host, server: StorPoolServer) -> None:

@@ -12,6 +12,7 @@ import pytest
 from volmgr import exception, names
 from volmgr.drivers.interfaces import supports
 from volmgr.drivers.storpool import StorPoolDriver
+from volmgr.scheduler import Request, pools_of, rank
 from volmgr.testing.storpool.world import DISKS
 from volmgr.types import GiB, Volume, VolumeType
 
@@ -200,8 +201,8 @@ class TestConnections:
         volume = bench.created()
         name = bench.name(volume)
         _attach(bench, name)
-        # One of several may go: the others stay.
-        for connector in (CONNECTOR, {}, None):
+        # What is of no client detaches nobody.
+        for connector in ({"host": "nobody"}, {}, None):
             bench.driver.terminate_connection(volume, connector)
             assert bench.server.attached()[name] == {"2": "rw"}
         bench.server.open(name, 2)
@@ -211,6 +212,26 @@ class TestConnections:
         bench.driver.terminate_connection(volume, None, force=True)
         assert bench.server.attached()[name] == {}
         bench.driver.terminate_connection(bench.volume(), None, force=True)
+
+    def test_a_host_that_did_not_detach_is_detached_and_no_other(
+        self, bench: Bench, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        volume = bench.created()
+        name = bench.name(volume)
+        for client in (1, 2):
+            _attach(bench, name, client)
+        bench.server.open(name, 2)
+        bench.driver.terminate_connection(volume, CONNECTOR)
+        assert bench.server.attached()[name] == {"1": "rw", "2": "rw"}
+        assert "stays attached" in caplog.text
+        bench.server.open(name, 2, False)
+        for _ in range(2):
+            bench.driver.terminate_connection(volume, CONNECTOR)
+            assert bench.server.attached()[name] == {"1": "rw"}
+        bench.driver.terminate_connection(bench.volume(), CONNECTOR)
+        # One that the cluster does not know any more.
+        bench.server.write_conf(bench.conf, hosts={"compute": 9})
+        bench.driver.terminate_connection(volume, CONNECTOR)
 
 
 class TestInUse:
@@ -409,9 +430,28 @@ class TestStatistics:
         assert pools["default"]["provisioned_capacity_gb"] == 3
         assert pools["template_fast"]["provisioned_capacity_gb"] == 2
         assert pools["template_fast"]["storpool_template"] == "fast"
+        kept = {name: pool.get("reserved_for") for name, pool in pools.items()}
+        template = {name: {"storpool_template": name} for name in ("hybrid", "fast", "plain")}
+        assert kept == {"default": None, **{f"template_{name}": template[name] for name in template}}
+        pools = bench.make(storpool_template="hybrid").get_volume_stats(refresh=True)["pools"]
+        kept = {pool["pool_name"]: pool.get("reserved_for") for pool in pools}
+        nobody = {"storpool_template": ""}
+        told = {"template_fast": template["fast"], "template_plain": template["plain"]}
+        assert kept == {"default": nobody, "template_hybrid": None, **told}
         bench.server.forget_calls()
         assert bench.driver.get_volume_stats() is stats
         assert bench.calls() == []
+
+    @pytest.mark.parametrize("option", ["", "hybrid"])
+    def test_a_volume_is_placed_in_the_pool_of_its_template_and_in_no_other(self, bench: Bench, option: str) -> None:
+        """A type of another backend, and none at all, name no template; pools of fewer copies have more room."""
+        driver = bench.make(storpool_template=option)
+        pools = pools_of({"host": "node@b", "capabilities": driver.get_volume_stats(refresh=True)})
+        for template in (None, "", "hybrid", "fast", "plain"):
+            volume = bench.volume(1, template)
+            specs = {"storpool_template": template} if template else {}
+            places = [judged.pool.host for judged in rank(Request(1, specs), pools)]
+            assert places == [f"node@b#{driver.get_pool(volume)}"], template
 
     def test_observing_costs_two_calls_whatever_there_is(self, bench: Bench) -> None:
         volume = bench.created()
