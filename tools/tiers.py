@@ -111,8 +111,8 @@ TIERS = (
     Tier("mariadb", "tests", options=DATABASE, env=_on("mariadb"), needs=(MARIADB,), beside=True),
     Tier("lab-harness", "tests/lab", env=EVENTLET, needs=(UML,), beside=True),
     Tier(
-        "lab", "tests/lab/inside", options=(*BRIEF, *WITHOUT_IT), env=EVENTLET, needs=(UML,), guest=LAB, beside=True,
-        minutes=60,
+        "lab", "tests/lab/inside", options=(*BRIEF, *WITHOUT_IT, "--durations=25"), env=EVENTLET, needs=(UML,),
+        guest=LAB, beside=True, minutes=60,
     ),
     Tier(
         "lab-conformance", CONFORMANCE, env=EVENTLET, needs=(UML,), guest=LAB, memory=2048, minutes=180,

@@ -13,11 +13,11 @@ from volmgr.testing.lab.loopgroup import LoopGroup, loop_group
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what a test has in the extended run only for one of its parameters' values."""
+    """Mark what a test has in the extended run only for some values of its parameters: all that a mark names."""
     for item in items:
         call = getattr(item, "callspec", None)
-        values = {str(value) for value in call.params.values()} if call else set()
-        if any(mark.args[0] in values for mark in item.iter_markers("extended_on")):
+        values = {str(getattr(value, "name", value)) for value in call.params.values()} if call else set()
+        if any(values.issuperset(mark.args) for mark in item.iter_markers("extended_on")):
             item.add_marker("extended")
 
 

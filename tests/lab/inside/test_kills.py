@@ -19,7 +19,7 @@ from volmgr.testing.lab.commands import run
 from volmgr.types import GiB
 
 GROUP = "kills"
-KILLS = int(os.environ.get("VOLMGR_CHAOS_KILLS", "10"))
+KILLS = int(os.environ.get("VOLMGR_CHAOS_KILLS", "6"))
 KILL_SECONDS = 180.0
 SEED = int(os.environ.get("VOLMGR_CHAOS_SEED", "1"))
 

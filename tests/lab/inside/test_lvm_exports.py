@@ -27,6 +27,11 @@ from volmgr.types import GiB, MiB, Portal, Secret, Snapshot, Volume
 PREFIX = "iqn.2010-10.org.openstack:"
 PORT = 3271
 TARGETS: dict[str, type[Target]] = {"lio": LioTarget, "tgt": TgtTarget}
+#: Each kind and each target once; all of them with each other are in the folder ``conformance``, and in the long run.
+pytestmark = [
+    pytest.mark.extended_on(kind, target)
+    for kind, target in (("lvm-thick", "tgt"), ("lvm-thin", "lio"), ("lvm-mirrored", "lio"))
+]
 
 
 @pytest.fixture(scope="module", params=[LvmThick, LvmThin, LvmMirrored], ids=lambda factory: str(factory.name))
