@@ -47,14 +47,26 @@ class Archive:
         """Give a volume the bytes of a backup; one that is not there is made."""
         arguments = {"backup_id": backup_id, "volume_id": volume_id, "name": name}
         key = request_key(context, "restore_backup", backups.RestoreBackup.args.parse(arguments))
+        keyed = RequestContext.from_dict({**context.to_dict(), "request_key": key})
+        cls = self._restoring(key, volume_id)
+        try:
+            return self.worker.submit(keyed, cls, arguments)
+        except exception.Conflict:
+            # A copy of this message may have found the volume otherwise, and been answered first: that is the answer.
+            if (settled := self._restoring(key, volume_id)) is cls:
+                raise
+            return self.worker.submit(keyed, settled, arguments)
+
+    def _restoring(self, key: str, volume_id: str) -> type[volumes.CreateVolume | backups.RestoreBackup]:
+        """Return what a request to restore is, by whether its volume is there.
+
+        A repeat is what the request was when it came first, whatever has become of the volume.
+        """
         with self.worker.database.reader() as conn:
             before = operations.by_key(conn, key)
-            # A repeat is what the request was when it came first, whatever has become of the volume.
             verb = before.verb if before is not None else ""
             made = verb == "create_volume" or (not verb and claims.row(conn, "volume", volume_id) is None)
-        cls = volumes.CreateVolume if made else backups.RestoreBackup
-        keyed = RequestContext.from_dict({**context.to_dict(), "request_key": key})
-        return self.worker.submit(keyed, cls, arguments)
+        return volumes.CreateVolume if made else backups.RestoreBackup
 
     @journalled
     def delete_backup(self, context: RequestContext, backup_id: str) -> dict[str, Any]:

@@ -217,6 +217,13 @@ FOUND: dict[str, Plan] = {
          Request("snap", "create_snapshot", V0 | {"snapshot_id": "@s1"}, wait=True)),
         stage="copied", order=9102229, switch=0.9,
     ),
+    # One copy of a restore found its volume missing and was refused as a creation; the other found the volume that
+    # had come into being meanwhile, and was told that its key was another request's.
+    "copies of a restore that see the volume and do not are answered alike": Plan(
+        (Request("restore", "restore_backup", {"volume_id": "@v2", "backup_id": "@b0"}, wait=True, late=(0.0, 0.0)),
+         Request("create", "create_volume", {"volume_id": "@v2", "size": 3}, 1, wait=True)),
+        stage="archived", order=9282, switch=0.9,
+    ),
 }
 
 

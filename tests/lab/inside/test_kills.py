@@ -19,7 +19,8 @@ from volmgr.testing.lab.commands import run
 from volmgr.types import GiB
 
 GROUP = "kills"
-KILLS = int(os.environ.get("VOLMGR_CHAOS_KILLS", "6"))
+KILLS = int(os.environ.get("VOLMGR_CHAOS_KILLS", "10"))
+#: a wipe or a copy passes no point for long where the guest is slow, and may fill both of the lanes that it has.
 KILL_SECONDS = 180.0
 SEED = int(os.environ.get("VOLMGR_CHAOS_SEED", "1"))
 
@@ -43,7 +44,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     def outside(daemon: Daemon, url: str | None = None) -> LvmOutside:
         return LvmOutside(daemon, group=GROUP, url=url)
 
-    made = Stage(tmp_path / "stage", backend=backend, outside=outside).start()
+    made = Stage(tmp_path / "stage", backend=backend, outside=outside, patience=KILL_SECONDS).start()
     yield made
     with made.daemon.client() as client:
         for volume in client.api.list_volumes(client.context):
@@ -83,7 +84,7 @@ def test_a_death_while_a_child_runs(stage: Stage, command: str, when: str) -> No
     with ThreadPoolExecutor(1) as pool:
         told = pool.submit(story, tenant)
         # A wipe comes last, and is slow where the guest is.
-        stage.wait_killed(KILL_SECONDS)
+        stage.wait_killed()
         stage.aim("")
         stage.start()
         told.result(PATIENCE_SECONDS)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from volmgr import exception, names
-from volmgr.testing.chaos.stage import KILL_SECONDS, Stage
+from volmgr.testing.chaos.stage import Stage
 from volmgr.testing.daemon import Daemon
 from volmgr.testing.waiting import wait_until
 
@@ -70,8 +70,9 @@ class Pair(Stage):
                 return False
         return True
 
-    def wait_killed(self, seconds: float = KILL_SECONDS) -> None:
+    def wait_killed(self, seconds: float | None = None) -> None:
         """Wait until either has ended itself."""
+        seconds = seconds or self.patience
         dead: Callable[[], list[Daemon]] = lambda: [  # noqa: E731 - a name for what is waited for
             item for item in self.daemons if item.process is not None and item.process.poll() is not None
         ]

@@ -152,8 +152,15 @@ class Raiders:
             self.stage.daemon.kill()
             self.stage.kills += 1
             return f"after {seconds:.3f} s"
-        # The clients go on asking: it comes to that point, at last even where a request takes seconds.
-        self.stage.wait_killed(JOIN_SECONDS)
+        before = len(self.stage.passed())
+        try:
+            self.stage.wait_killed()
+        except subprocess.TimeoutExpired as error:
+            passed = len(self.stage.passed()) - before
+            doing = "; ".join(f"{actor.project}: {actor.doing}" for actor in self.actors)
+            raise AssertionError(
+                f"the daemon stands still at {passed} points of {count}; {doing}; {self.stage.stands_at()}"
+            ) from error
         return self._where(f"point {count}")
 
     def _again(self, count: int) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -13,12 +16,15 @@ from typing import Any
 
 from volmgr import exception, killpoints
 from volmgr.context import RequestContext
+from volmgr.support import meditation
 from volmgr.testing.chaos.iscsi import write as write_by_iscsi
 from volmgr.testing.chaos.outside import ARCHIVE, Outside
 from volmgr.testing.chaos.story import CONNECTOR
 from volmgr.testing.daemon import Client, Daemon
+from volmgr.testing.waiting import WaitTimeout, wait_until
 
 KILL_SECONDS = 30.0
+PASS_SECONDS = 1.0
 WAIT_SECONDS = 60.0
 
 
@@ -29,6 +35,7 @@ class Stage:
     :param database: URL of a database with the schema; by default the embedded one.
     :param default: options of ``[DEFAULT]``. :param sections: further sections. :param environment: variables.
     :param forked: start the daemon as a fork, see :mod:`volmgr.testing.zygote`; else by exec(2), as in production.
+    :param patience: seconds that a daemon which is to end itself may pass no kill point.
     :param options: further options of the backend.
     """
 
@@ -43,6 +50,7 @@ class Stage:
         sections: dict[str, dict[str, Any]] | None = None,
         environment: dict[str, str] | None = None,
         forked: bool = False,
+        patience: float = KILL_SECONDS,
         **options: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,6 +86,7 @@ class Stage:
         self.outside = outside(self.daemon, url=database)
         self.client = self.daemon.client()
         self.kills = 0
+        self.patience = patience
 
     def start(self) -> Stage:
         """Start the daemon; what it had begun is taken up."""
@@ -112,13 +121,37 @@ class Stage:
         """Return every point that any life has passed, in order."""
         return self._record.read_text().splitlines() if self._record.exists() else []
 
-    def wait_killed(self, seconds: float = KILL_SECONDS) -> None:
-        """Wait until the daemon has ended itself.
+    def wait_killed(self, seconds: float | None = None) -> None:
+        """Wait until the daemon has ended itself, for as long as it gets on.
 
-        :raises AssertionError: it ended otherwise. :raises TimeoutExpired: the point was never reached.
+        :param seconds: how long it may pass no point at all; by default the stage's ``patience``.
+        :raises AssertionError: it ended otherwise. :raises TimeoutExpired: it stands still, see :meth:`stands_at`.
         """
-        self.daemon.wait_killed(seconds)
-        self.kills += 1
+        patience = seconds or self.patience
+        passed, since = -1, 0.0
+        while True:
+            if (now := self._record.stat().st_size if self._record.exists() else 0) != passed:
+                passed, since = now, time.monotonic()
+            try:
+                self.daemon.wait_killed(PASS_SECONDS)
+            except subprocess.TimeoutExpired:
+                if time.monotonic() - since >= patience:
+                    raise
+            else:
+                self.kills += 1
+                return
+
+    def stands_at(self) -> str:
+        """Return what each of the daemon's threads is at, and the journal's operations that have not ended."""
+        report = meditation.path_of(str(self.daemon.state), self.daemon.host)
+        report.unlink(missing_ok=True)
+        os.kill(self.daemon.pid, signal.SIGUSR2)
+        try:
+            wait_until(report.exists, KILL_SECONDS, "the daemon tells what it is at")
+            text = report.read_text()
+        except WaitTimeout as error:
+            text = str(error)
+        return "\n".join([*self.outside.unfinished(), text])
 
     # --- asking ---------------------------------------------------------------------------------------------------
 

@@ -82,9 +82,9 @@ class Actor:
     def request(self, method: str, **arguments: Any) -> dict[str, Any]:
         """Send a request until it is answered, always under the same key; returns what it came to.
 
-        :raises VolmgrError: it was refused, or nobody answered for long.
+        :raises VolmgrError: it was refused, or nobody answered for long, or it has not ended for long.
         """
-        key, deadline = self.new_id(), time.monotonic() + PATIENCE_SECONDS
+        key, deadline = self.new_id(), time.monotonic() + max(PATIENCE_SECONDS, self.stage.patience)
         self.doing = f"{method} {arguments}"
         while True:
             try:
