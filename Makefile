@@ -43,8 +43,8 @@ chaos: install ## kill points of every verb, 1,000 random kills here and 100 in 
 	@nice $(PYTHON) -m volmgr.testing.chaos --backend file --kills 700 $(ARGS)
 	@VOLMGR_CHAOS_KILLS=100 nice $(PYTHON) -m volmgr.testing.lab --timeout 3600 -- -q -s tests/lab/inside/test_kills.py
 
-fabric: install ## Fibre Channel and iSER, in an emulated machine with Debian's kernel
-	@$(TEST) --tier fabric $(ARGS)
+fabric: install ## Fibre Channel, iSER and AoE, in an emulated machine with Debian's kernel
+	@$(TEST) --tier fabric --tier fabric-extended $(ARGS)
 
 bench: install ## the benchmarks
 	@$(PYTHON) tools/bench.py $(ARGS)

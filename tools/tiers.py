@@ -122,7 +122,14 @@ TIERS = (
         "lab-extended", "tests/lab/inside", options=("-m", "extended", *WITHOUT_IT), env=EVENTLET, needs=(UML,),
         guest=LAB, minutes=90, on_request=True,
     ),
-    Tier("fabric", "tests/fabric/inside", env=EVENTLET, needs=(QEMU,), guest=FABRIC, minutes=60, on_request=True),
+    Tier(
+        "fabric", "tests/fabric/inside", options=BRIEF, env=EVENTLET, needs=(QEMU,), guest=FABRIC, minutes=60,
+        on_request=True,
+    ),
+    Tier(
+        "fabric-extended", "tests/fabric/inside", options=("-m", "extended"), env=EVENTLET, needs=(QEMU,),
+        guest=FABRIC, minutes=60, on_request=True,
+    ),
     Tier("simulation", "tests/simulation", env=THREADING, optional=True, minutes=45),
     Tier("chaos", "tests/chaos", options=BRIEF, env=EVENTLET, optional=True, minutes=45),
 )

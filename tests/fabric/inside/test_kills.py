@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random kills of a daemon on Fibre Channel and on iSER, under a host that writes by its disks: no byte is lost.
 
-Few, as each life of a daemon takes long in an emulated machine. Those of ATA over Ethernet are in ``tests/chaos``,
-which need no kernel but the usual one.
+Few, as each life of a daemon takes long in an emulated machine, and not in the usual run. Those over Ethernet (AoE) are
+in ``tests/chaos``, as they need no kernel but the usual one.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ def by_iser(iser: Iser, tmp_path: Path) -> Iterator[Stage]:
     yield from staged(tmp_path, {"initiator": INITIATOR}, backend, outside)
 
 
+@pytest.mark.extended
 @pytest.mark.timeout(600 + 300 * KILLS)
 @pytest.mark.parametrize("transport", ["fibre_channel", "iser"])
 def test_random_kills(request: pytest.FixtureRequest, transport: str) -> None:
