@@ -105,7 +105,7 @@ class Exports:
         peer = peer_key(connector, self.protocol)
         with self.locks.hold(resource_id):
             grant = None
-            if change is None:  # what has something to write anyway need not look first
+            if change is None and not answered.keyed():  # what has something to write anyway need not look first
                 with self.database.reader() as conn:
                     found = self._wanted(conn, kind, resource_id)
                 self._here(found)
@@ -162,6 +162,8 @@ class Exports:
                 row = rows.GrantRow(existing, peer, attachment_id)
                 rows.insert_grant(conn, resource_id, row, self.clock.now())
                 grants = (*(old for old in grants if old not in replaced), row)
+            else:
+                answered.keep(conn, resource_id, self.clock.now())
             if change is not None:
                 change(conn, found)
             return dataclasses.replace(found, export=export, grants=grants), existing
@@ -263,6 +265,7 @@ class Exports:
             with self.database.writer(urgent=True) as conn:
                 found = rows.wanted(conn, kind, resource_id, lock=True)
                 if found is None:
+                    answered.keep(conn, resource_id, self.clock.now())  # it may be made anew
                     return None
                 self._here(found)
                 if not answered.first(conn, resource_id, self.clock.now()):

@@ -113,7 +113,9 @@ class Incarnation:
         """
         if self._fd is None:
             return []
-        return [pid for pid in holders(self.path) if os.getpid() not in ancestors(pid)]
+        # Whoever has the lock has it from this process, so it is no older.
+        since = int(started(os.getpid()) or 0)
+        return [pid for pid in holders(self.path, since) if os.getpid() not in ancestors(pid)]
 
     def release(self) -> None:
         """Let go of the lock; children that still live keep it."""
@@ -155,22 +157,33 @@ def command_of(pid: int) -> str:
         return ""
 
 
-def holders(path: Path) -> list[int]:
-    """Return the processes, other than this one, that have a file open."""
+def holders(path: Path, since: int = 0) -> list[int]:
+    """Return the processes, other than this one, that have a file open.
+
+    :param since: clock ticks after boot; processes that started before are left out. To look at all descriptors of a
+        machine takes a second of a processor where a hypervisor has some ten thousand.
+    """
     wanted, found = os.stat(path), []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
+        if since and int(started(int(entry.name)) or 0) < since:
+            continue
         try:
-            fds = list((entry / "fd").iterdir())
+            fds = os.listdir(entry / "fd")
         except OSError:
             continue
-        for link in fds:
+        for name in fds:
             try:
-                seen = link.stat()
+                seen = os.stat(f"{entry}/fd/{name}")
             except OSError:
                 continue
             if (seen.st_dev, seen.st_ino) == (wanted.st_dev, wanted.st_ino):
                 found.append(int(entry.name))
                 break
     return found
+
+
+def now() -> int:
+    """Return the clock ticks after boot, as :func:`started` counts them."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from volmgr import exception
-from volmgr.incarnation import Incarnation, command_of, holders, started
+from volmgr.incarnation import Incarnation, command_of, holders, now, started
 from volmgr.testing.waiting import wait_until
 
 HOLD = """
@@ -68,7 +68,10 @@ def test_a_dead_workers_child_is_ended_before_the_lock_is_had(tmp_path: Path) ->
     child = int(out)
     assert started(child) is not None
     mine = Incarnation(str(tmp_path), "node@b")
-    assert holders(mine.path) == [child]
+    born = int(started(child) or 0)
+    assert holders(mine.path) == holders(mine.path, born) == [child]
+    assert holders(mine.path, born + 1) == []
+    assert born <= now()
     mine.acquire()
     assert started(child) is None
     mine.release()

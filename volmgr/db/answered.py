@@ -3,9 +3,10 @@
 
 A message can arrive once more long after its request was answered, when the world has changed: a copy of a connection
 that was ended since would let somebody in again, a copy of a disconnection would cut off who has connected since. So
-the transaction that does such a request keeps its key, and a copy finds it there. The keys go with the journal's
-tombstones. A request without a key cannot be told from a new one; one that found somebody connected already changed
-nothing, and is not kept. This module knows no verb.
+the transaction that does such a request keeps its key, and a copy finds it there; so does one that finds all as it is
+asked for, the connection of who is connected already, say. The keys go with the journal's tombstones. A request without
+a key cannot be told from a new one: volmgr's own client gives each a key of its own, and a client that gives none must
+not send a message twice. This module knows no verb.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ def arrival(key: str | None, verb: str) -> Iterator[None]:
         _arrived.reset(token)
 
 
+def keyed() -> bool:
+    """Return whether what is done now is done for a message with a key, which is kept."""
+    return _arrived.get() is not None
+
+
 def first(conn: Connection, resource_id: str, now: datetime.datetime) -> bool:
     """Return whether no other copy of the message was done to a resource; this one is kept as the one that was.
 
@@ -68,6 +74,13 @@ def first(conn: Connection, resource_id: str, now: datetime.datetime) -> bool:
     if insert_once(conn, _T, {**which, "arrival_id": arrived.id, "answered_at": now}):
         return True
     return bool(conn.execute(_KNOWN, which).scalar_one() == arrived.id)
+
+
+def keep(conn: Connection, resource_id: str, now: datetime.datetime) -> None:
+    """Keep that a message was done to a resource; any copy of it may have been, as they all change nothing."""
+    if (arrived := _arrived.get()) is not None:
+        which = {"request_key": arrived.key, "verb": arrived.verb, "resource_id": resource_id}
+        insert_once(conn, _T, {**which, "arrival_id": arrived.id, "answered_at": now})
 
 
 def check_first(conn: Connection, resource: str, resource_id: str, now: datetime.datetime) -> None:

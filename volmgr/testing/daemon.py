@@ -25,7 +25,7 @@ from volmgr.rpc.client import VolumeAPI
 from volmgr.testing.waiting import wait_until
 from volmgr.testing.zygote import Life, zygote_of
 
-START_TIMEOUT = 60.0
+START_TIMEOUT = 180.0
 
 
 def free_port() -> int:

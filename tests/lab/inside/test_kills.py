@@ -26,7 +26,13 @@ SEED = int(os.environ.get("VOLMGR_CHAOS_SEED", "1"))
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def forked() -> bool:
+    """Whether the daemon is forked from one that has loaded everything; loading takes half a minute in a busy guest."""
+    return False
+
+
+@pytest.fixture
+def stage(tmp_path: Path, forked: bool) -> Iterator[Stage]:
     image = tmp_path / "group.img"
     image.touch()
     os.truncate(image, 16 * GiB)  # sparse: only what is written takes memory
@@ -44,7 +50,8 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     def outside(daemon: Daemon, url: str | None = None) -> LvmOutside:
         return LvmOutside(daemon, group=GROUP, url=url)
 
-    made = Stage(tmp_path / "stage", backend=backend, outside=outside, patience=KILL_SECONDS).start()
+    made = Stage(tmp_path / "stage", backend=backend, outside=outside, forked=forked, patience=KILL_SECONDS)
+    made.start()
     yield made
     with made.daemon.client() as client:
         for volume in client.api.list_volumes(client.context):
@@ -93,7 +100,8 @@ def test_a_death_while_a_child_runs(stage: Stage, command: str, when: str) -> No
     assert stage.outside.strangers() == []
 
 
-@pytest.mark.timeout(120 + 60 * KILLS)
+@pytest.mark.timeout(300 + 60 * KILLS)
+@pytest.mark.parametrize("forked", [True])
 def test_random_kills(stage: Stage) -> None:
     raiders = Raiders(stage, SEED, by_target=False, tenants=1, vandals=1, snapshots=False, tell=print)
     raid = raiders.run(KILLS)

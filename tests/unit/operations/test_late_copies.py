@@ -166,6 +166,29 @@ def test_a_late_connection_lets_nobody_in_again(rig: Rig, kind: str) -> None:
     assert let_in(rig) == [CONNECTOR["initiator"]]
 
 
+def test_a_late_connection_that_joined_another_one_lets_nobody_in_again(rig: Rig) -> None:
+    make(rig, volume_id := new_id())
+    key, asked = new_id(), ("volume", volume_id, CONNECTOR)
+    first = message(rig, new_id(), "initialize", *asked)
+    assert message(rig, key, "initialize", *asked) == first
+    assert message(rig, key, "initialize", *asked) == first, "a repeat joins as long as the grant stands"
+    message(rig, new_id(), "terminate", *asked, False)
+    with pytest.raises(exception.Conflict, match="done before"):
+        message(rig, key, "initialize", *asked)
+    assert let_in(rig) == []
+
+
+@pytest.mark.parametrize("everybody", [True, False])
+def test_a_late_disconnection_of_a_volume_that_was_gone_spares_the_one_made_anew(rig: Rig, everybody: bool) -> None:
+    volume_id, key = new_id(), new_id()
+    asked = ("volume", volume_id, None if everybody else CONNECTOR, everybody)
+    assert message(rig, key, "terminate", *asked)["disconnected"] is False
+    make(rig, volume_id)
+    message(rig, new_id(), "initialize", "volume", volume_id, CONNECTOR)
+    assert message(rig, key, "terminate", *asked)["disconnected"] is False
+    assert let_in(rig) == [CONNECTOR["initiator"]], "a running instance has lost its volume"
+
+
 @pytest.mark.parametrize("found_any", [True, False])
 @pytest.mark.parametrize("everybody", [True, False])
 def test_a_late_disconnection_cuts_off_nobody_who_has_connected_since(

@@ -16,7 +16,7 @@ from volmgr.db import models
 from volmgr.db.engine import Database, utcnow
 from volmgr.drivers.naming import describe
 from volmgr.images.directory import DirectoryStore
-from volmgr.incarnation import holders
+from volmgr.incarnation import holders, now
 from volmgr.testing.daemon import Daemon
 from volmgr.testing.invariants import violations
 from volmgr.testing.waiting import WaitTimeout, wait_until
@@ -55,6 +55,7 @@ class Outside:
         targets: Callable[[], list[ObservedExport] | None] | None = None,
     ) -> None:
         self.daemon = daemon
+        self._since = now()
         #: further daemons on the same database.
         self.beside: list[Daemon] = []
         self.database = Database(url or f"sqlite:///{daemon.state}/volmgr.sqlite", pool_size=4)
@@ -182,7 +183,7 @@ class Outside:
     def processes(self) -> list[str]:
         """Return processes of the daemon's that are neither it nor what serves its exports."""
         known = self.own()
-        locks = [pid for path in self.daemon.state.glob("locks/*.incarnation") for pid in holders(path)]
+        locks = [pid for path in self.daemon.state.glob("locks/*.incarnation") for pid in holders(path, self._since)]
         return [f"process {pid} is left: {text}" for pid, text in _of(self.daemon.folder, locks) if pid not in known]
 
     def own(self) -> set[int | None]:

@@ -18,7 +18,7 @@ from volmgr import concurrency
 
 #: what a zygote says of a daemon: its process id when it is there, its wait status when it has ended.
 NUMBER = struct.Struct("!q")
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 
 
 class Life:

@@ -28,7 +28,9 @@ LAZY = (
     "volmgr.rpc.unix_transport",
     "volmgr.drivers.sim",
     "volmgr.drivers.file",
+    "volmgr.drivers.lvm",
     "volmgr.targets.fake",
+    "volmgr.targets.lio",
     "volmgr.targets.tgt",
     "sqlalchemy.dialects.sqlite.pysqlite",
 )
