@@ -217,6 +217,14 @@ FOUND: dict[str, Plan] = {
          Request("snap", "create_snapshot", V0 | {"snapshot_id": "@s1"}, wait=True)),
         stage="copied", order=9102229, switch=0.9,
     ),
+    # A managing that failed before it took anything let go of what bore the volume's name already, of others' making;
+    # where that could not get a free name it was tried for ever.
+    "what is undone of a managing spares strange storage": Plan(
+        (Request("manage", "manage_existing",
+                 {"volume_id": "@v1", "ref": {"source-name": f"unmanaged-volume-{uuid_of('v1')}"}}),),
+        (Strike("driver:manage_existing/before", "fail", error="volmgr.timeout"),),
+        stage="unmanaged", order=30289, switch=0.0, orphans=("v1",),
+    ),
     # One copy of a restore found its volume missing and was refused as a creation; the other found the volume that
     # had come into being meanwhile, and was told that its key was another request's.
     "copies of a restore that see the volume and do not are answered alike": Plan(

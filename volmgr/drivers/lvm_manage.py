@@ -128,6 +128,11 @@ class LVMManaging(LVMGrowing, abstract=True):
 
     def _let_go(self, resource: Volume | Snapshot, kind: str) -> None:
         free = names.unmanaged_name(kind, resource.name_id)
+        if making.undoing():
+            there = self._look().volumes.get(resource.name)
+            # What is taken over has no mark of a work that made it.
+            if there is not None and names.lv_work(there.tags) is not None:
+                return
         with contextlib.suppress(lvm.LvNotFound):  # an earlier try has renamed it
             self.vg.rename(resource.name, free)
         present = self._look().volumes.get(free)

@@ -134,13 +134,15 @@ class SimManage(ManageableVD, ManageableSnapshotsVD, SimBase, abstract=True):
             self._check_room(resource.size_bytes - size)
             self.store.resize(name, resource.size_bytes)
         self._at(verb, BUILDING, resource.id)
+        self.store.mark(name, making.mark())
         self.store.adopt(name, resource.name)
         self._at(verb, AFTER, resource.id)
 
     def _let_go(self, verb: str, resource: Volume | Snapshot) -> None:
         self._at(verb, BEFORE, resource.id)
         kind = "snapshot" if isinstance(resource, Snapshot) else "volume"
-        self.store.adopt(resource.name, names.unmanaged_name(kind, resource.name_id))
+        if not making.spared(self.store.mark_of(resource.name)):
+            self.store.adopt(resource.name, names.unmanaged_name(kind, resource.name_id))
         self._end_replica(resource)
         self.store.remove(names.building_name(resource.name_id))
         self._at(verb, AFTER, resource.id)
