@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from volmgr import exception, names, types, validate
-from volmgr.db import models, operations
+from volmgr.db import exports, models, operations
 from volmgr.db.closing import Closing
 from volmgr.operations.base import Args, Lane, Operation, Step, arg
 from volmgr.operations.registry import register
@@ -196,7 +196,10 @@ class ReceiveVolume(Operation[ReceiveArgs]):
         return {"volume_id": self.a.volume_id, "object_id": self.a.object_id}
 
     def abort(self, task: Task, tx: Closing, error: exception.VolmgrError) -> None:
-        if not task.abandoned:
+        if task.abandoned:
+            # What the target serves, and the storage, are the audit's from now on.
+            exports.delete(tx.conn, self.a.object_id)
+        else:
             tx.forget_object(self.a.object_id)
         # Whoever waits for the object is to know at once.
         table = models.operations
