@@ -125,15 +125,18 @@ class HostConnector:
         with _typed("extend"):
             return int(self.connector(kind).extend_volume(data))
 
-    def disconnect(self, connection_info: Mapping[str, Any]) -> None:
+    def disconnect(self, connection_info: Mapping[str, Any], *, force: bool = False) -> None:
         """Flush and remove the block device of a connection; one that is gone already is success.
 
+        :param force: also if it cannot be flushed: what was written last may be lost.
         :raises BackendDown: it is in use, or cannot be flushed.
         """
         kind, data = connection_info["driver_volume_type"], dict(connection_info["data"])
         with _typed("disconnect"):
             if kind == "storpool":
                 storpool.disconnect(self.connector(kind), data)
+            elif force:
+                self.connector(kind).disconnect_volume(data, None, force=True, ignore_errors=True)
             else:
                 self.connector(kind).disconnect_volume(data, None)
 

@@ -10,6 +10,7 @@ from volmgr.db.admission import Settings
 from volmgr.db.image_cache import CacheSettings
 from volmgr.db.shelves import Shelves
 from volmgr.drivers import loader
+from volmgr.initiator.writing import Initiators
 from volmgr.targets.base import Target
 
 
@@ -48,6 +49,17 @@ def settings(conf: Any, options: Any, host: str, driver: Any, target: Target | N
         placement_attempts=conf.placement_attempts,
         image_cache=_image_cache(conf, options),
         shelves=_shelves(options) if target is not None and target.protocol == "aoe" else None,
+    )
+
+
+def initiators(conf: Any, options: Any, lock_fd: int | None) -> Initiators:
+    """Return how this host attaches what other hosts export.
+
+    :param lock_fd: a descriptor that every program which works for it holds open.
+    """
+    return Initiators(
+        options.volume_copy_initiator, host=conf.host, ip=str(conf.my_ip), state_path=conf.state_path,
+        prefix=options.target_prefix, lock_fd=lock_fd,
     )
 
 

@@ -324,7 +324,7 @@ class Exports:
             present = self.target.present()
         made, now = 0, self.clock.monotonic()
         missing = [row for row in wanted if row.target_name not in present and row.resource_id not in busy]
-        for kind in names.KINDS:
+        for kind in names.EXPORTED:
             ids = [row.resource_id for row in missing if row.kind == kind]
             lost = [item for item in ids if self._not_before.get(item, now) <= now]
             if lost:
@@ -441,7 +441,7 @@ class Exports:
     def rebuild(self) -> int:
         """Make every export that SQL knows, after a start; one that fails is logged, the others go on."""
         done = 0
-        for kind in names.KINDS:
+        for kind in names.EXPORTED:
             with self.database.reader() as conn:
                 ids = rows.ids(conn, kind, self.settings.host)
             for start in range(0, len(ids), REBUILD_BATCH):

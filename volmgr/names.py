@@ -25,6 +25,9 @@ _REPLICA_STATE_RE = re.compile(r"\A[a-z]+(-[a-z]+)?\Z")
 _HOST_RE = re.compile(r"\A[A-Za-z0-9_.:-]+(@[A-Za-z0-9_.-]+)?(#[A-Za-z0-9_.+-]+)?\Z")
 
 KINDS = ("volume", "snapshot")
+#: What is exported beside them: an object that becomes a volume, to the host from which its bytes come.
+INCOMING = "incoming"
+EXPORTED = (*KINDS, INCOMING)
 #: LVM must never look at these devices: while one is suspended it would wait for it.
 GATE_PREFIX = "volmgr-gate-"
 _STORPOOL_KINDS = {"volume": "", "snapshot": "snap", "clone": "clone", "image": "image", "backup": "backup"}
@@ -146,14 +149,15 @@ def target_name(prefix: str, kind: str, resource_id: str, *, read_only: bool = F
     :param prefix: option ``target_prefix``, which ends with a colon or a dot.
     :param read_only: the twin that serves read-only grants where the target cannot tell initiators apart.
     """
-    if kind not in KINDS or not is_uuid(resource_id):
+    if kind not in EXPORTED or not is_uuid(resource_id):
         raise ValueError(f"no target name for {kind} {resource_id!r}")
     return f"{prefix}{kind}-{resource_id}{READ_ONLY_SUFFIX if read_only else ''}"
 
 
 def parse_target_name(prefix: str, name: str) -> tuple[str, str, bool] | None:
     """Return (kind, resource id, read only) of a target name with our prefix, or None for a foreign one."""
-    match = re.match(rf"\A{re.escape(prefix)}(volume|snapshot)-({_UUID})({re.escape(READ_ONLY_SUFFIX)})?\Z", name)
+    kinds = "|".join(EXPORTED)
+    match = re.match(rf"\A{re.escape(prefix)}({kinds})-({_UUID})({re.escape(READ_ONLY_SUFFIX)})?\Z", name)
     return (match[1], match[2], match[3] is not None) if match else None
 
 

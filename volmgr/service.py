@@ -174,6 +174,7 @@ class Worker:
             stores=Stores.from_conf(self.conf),
             frozen=lambda: replicas.frozen,
             images=self.images,
+            initiators=equipment.initiators(self.conf, self.options, self.incarnation.fd),
         )
         self.dispatcher = Dispatcher(
             self.database,

@@ -68,6 +68,8 @@ class Backend:
     stores: Stores = field(default_factory=lambda: Stores({}))
     #: whether the backend takes no changes.
     frozen: Callable[[], bool] = lambda: False
+    #: how volumes of other hosts are attached here, a :class:`volmgr.initiator.writing.Initiators`.
+    initiators: Any = None
     #: where images are, a :class:`volmgr.images.access.Images`.
     images: Any = None
 

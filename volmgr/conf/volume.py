@@ -49,6 +49,13 @@ OPTIONS: list[cfg.Opt] = [
         help="Size of one read and one write when devices are copied; at most 4M.",
     ),
     cfg.IntOpt("volume_copy_bps_limit", default=0, min=0, help="Bytes per second that copies may use; 0 for any."),
+    cfg.StrOpt(
+        "volume_copy_initiator",
+        default="auto",
+        help="How this host attaches a volume of another one, to copy into it what moves there: kernel (os-brick and "
+        "the kernel's initiator, as root), user (iSCSI alone, by qemu-nbd, without rights), auto (the first of both "
+        "that can), or the dotted path of a class.",
+    ),
     cfg.IntOpt(
         "trash_retention",
         default=0,

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from volmgr import types
+from volmgr import names, types
 from volmgr.crypto import Cipher
 from volmgr.db import claims, faults, luns, models, shelves
 
@@ -22,13 +22,37 @@ _E, _G, _O = models.exports, models.grants, models.objects
 _EXPORT_COLUMNS = (_E.c.target_name, _E.c.lun, _E.c.shelf, _E.c.blade, _E.c.auth_username, _E.c.auth_secret)
 
 
-def _joined(resource: str) -> sa.Select[Any]:
-    table = claims.TABLES[resource]
-    return (
-        sa.select(*claims.COLUMNS[resource], _O.c.serial, *_EXPORT_COLUMNS)
-        .select_from(table.outerjoin(_O, _O.c.id == table.c.object_id).outerjoin(_E, _E.c.resource_id == table.c.id))
-        .where(table.c.id == sa.bindparam("export_id"))
-    )
+#: Of an incoming object it is the volume that it becomes, under the object's own id and with nothing of the old place.
+_OF_OBJECT = {"id": _O.c.id, "object_id": _O.c.id, "host": _O.c.host}
+_OF_OLD_PLACE = ("provider_location", "provider_id", "driver_data")
+
+
+def _incoming() -> list[sa.ColumnElement[Any]]:
+    columns: list[sa.ColumnElement[Any]] = []
+    for column in claims.COLUMNS["volume"]:
+        if column.name in _OF_OLD_PLACE:
+            columns.append(sa.null().label(column.name))
+        elif column.name == "readonly":  # for its users it may be, not for who fills it
+            columns.append(sa.false().label(column.name))
+        else:
+            columns.append(_OF_OBJECT.get(column.name, column).label(column.name))
+    # Another serial than the volume's: where the volume itself is in use on that host, the two are not one disk.
+    return [*columns, sa.func.replace(_O.c.id, "-", "").label("serial")]
+
+
+def _kind(kind: str) -> tuple[list[sa.ColumnElement[Any]], sa.FromClause, sa.Column[Any]]:
+    """Return the columns of what is exported under a kind, where they come from, and the column that is its id."""
+    if kind == names.INCOMING:
+        volumes = claims.TABLES["volume"]
+        return _incoming(), _O.join(volumes, volumes.c.id == _O.c.resource_id), _O.c.id
+    table = claims.TABLES[kind]
+    return [*claims.COLUMNS[kind], _O.c.serial], table.outerjoin(_O, _O.c.id == table.c.object_id), table.c.id
+
+
+def _joined(kind: str) -> sa.Select[Any]:
+    columns, source, key = _kind(kind)
+    joined = source.outerjoin(_E, _E.c.resource_id == key)
+    return sa.select(*columns, *_EXPORT_COLUMNS).select_from(joined).where(key == sa.bindparam("export_id"))
 
 
 #: a grant's columns bear a prefix where they stand beside those of the resource.
@@ -36,23 +60,20 @@ _GRANT = "grant_"
 _GRANT_COLUMNS = ("id", "mode", "initiator", "wwpns", "macs", "host_name", "ip", "lun", "peer_key", "attachment_id")
 
 
-def _with_grants(resource: str) -> sa.Select[Any]:
+def _with_grants(kind: str) -> sa.Select[Any]:
     """Return the statement that gives a resource once for each of its grants, or once with none."""
-    table = claims.TABLES[resource]
-    joined = table.outerjoin(_O, _O.c.id == table.c.object_id).outerjoin(_E, _E.c.resource_id == table.c.id)
+    columns, source, key = _kind(kind)
+    joined = source.outerjoin(_E, _E.c.resource_id == key).outerjoin(_G, _G.c.resource_id == key)
     return (
-        sa.select(
-            *claims.COLUMNS[resource], _O.c.serial, *_EXPORT_COLUMNS,
-            *(_G.c[name].label(_GRANT + name) for name in _GRANT_COLUMNS),
-        )
-        .select_from(joined.outerjoin(_G, _G.c.resource_id == table.c.id))
-        .where(table.c.id == sa.bindparam("export_id"))
+        sa.select(*columns, *_EXPORT_COLUMNS, *(_G.c[name].label(_GRANT + name) for name in _GRANT_COLUMNS))
+        .select_from(joined)
+        .where(key == sa.bindparam("export_id"))
         .order_by(_G.c.created_at, _G.c.id)
     )
 
 
-_SELECT = {resource: _with_grants(resource) for resource in claims.STORED}
-_LOCKED = {resource: _joined(resource).with_for_update(of=claims.TABLES[resource]) for resource in claims.STORED}
+_SELECT = {kind: _with_grants(kind) for kind in names.EXPORTED}
+_LOCKED = {kind: _joined(kind).with_for_update(of=claims.TABLES.get(kind, _O)) for kind in names.EXPORTED}
 _GRANTS = sa.select(_G).where(_G.c.resource_id == sa.bindparam("export_id")).order_by(_G.c.created_at, _G.c.id)
 _INSERT = sa.insert(_E)
 _INSERT_GRANT = sa.insert(_G)
@@ -103,6 +124,7 @@ class Wanted:
 def wanted(conn: Connection, kind: str, resource_id: str, *, lock: bool = False) -> Wanted | None:
     """Return what should be exported of a resource, or None if the resource does not exist.
 
+    :param kind: ``volume``, ``snapshot``, or ``incoming`` for an object that becomes a volume; its id is the object's.
     :param lock: keep the resource's row from changing until the transaction ends. This takes two statements instead of
         one: MariaDB locks every row of a join.
     """
@@ -121,7 +143,7 @@ def _wanted(kind: str, values: dict[str, Any], grants: tuple[GrantRow, ...]) -> 
     export_values = {column.name: values.pop(column.name) for column in _EXPORT_COLUMNS}
     export = ExportRow(**export_values) if export_values["target_name"] is not None else None
     values["metadata"] = values["metadata"] or {}
-    resource = types.Volume(**values) if kind == "volume" else types.Snapshot(**values)
+    resource = types.Snapshot(**values) if kind == "snapshot" else types.Volume(**values)
     return Wanted(resource, export, grants)
 
 
@@ -155,12 +177,9 @@ def names_of(conn: Connection, host: str, *, ungranted: bool = True) -> list[Any
 
 def many_wanted(conn: Connection, kind: str, resource_ids: Sequence[str]) -> list[Wanted]:
     """Return what should be exported of several resources, in two statements; those without an export are left out."""
-    table = claims.TABLES[kind]
-    query = (
-        sa.select(*claims.COLUMNS[kind], _O.c.serial, *_EXPORT_COLUMNS)
-        .select_from(table.join(_E, _E.c.resource_id == table.c.id).outerjoin(_O, _O.c.id == table.c.object_id))
-        .where(table.c.id.in_(resource_ids))
-    )
+    columns, source, key = _kind(kind)
+    exported = source.join(_E, _E.c.resource_id == key)
+    query = sa.select(*columns, *_EXPORT_COLUMNS).select_from(exported).where(key.in_(resource_ids))
     grants: dict[str, list[Any]] = {}
     chosen = sa.select(_G).where(_G.c.resource_id.in_(resource_ids)).order_by(_G.c.created_at, _G.c.id)
     for item in conn.execute(chosen):

@@ -22,41 +22,38 @@ def _attach_status(status: str) -> str:
     return "attached" if status in ("in-use", "detaching") else "detached"
 
 
-def volume(row: Any, volume_type: types.VolumeType | None = None) -> types.Volume:
-    """Return the record of a row with the columns of ``volumes`` and, where it was joined, ``serial``."""
+def _values(row: Any) -> dict[str, Any]:
+    """Return the columns of a row of something that has metadata, which is empty where none was ever set."""
     values = dict(row._mapping)
     values["metadata"] = values["metadata"] or {}
-    values["volume_type"] = volume_type
-    return types.Volume(**values, attach_status=_attach_status(values["status"]))
+    return values
+
+
+def volume(row: Any, volume_type: types.VolumeType | None = None) -> types.Volume:
+    """Return the record of a row with the columns of ``volumes`` and, where it was joined, ``serial``."""
+    return types.Volume(**_values(row), volume_type=volume_type, attach_status=_attach_status(row.status))
 
 
 def snapshot(row: Any, of: types.Volume | None = None) -> types.Snapshot:
     """Return the record of a row with the columns of ``snapshots``."""
-    values = dict(row._mapping)
-    values["metadata"] = values["metadata"] or {}
-    return types.Snapshot(**values, volume=of)
+    return types.Snapshot(**_values(row), volume=of)
 
 
 def group(row: Any) -> types.Group:
     """Return the record of a row of ``groups``."""
-    values = dict(row._mapping)
-    values["metadata"] = values["metadata"] or {}
+    values = _values(row)
     values["volume_types"] = tuple(values["volume_types"] or ())
     return types.Group(**values)
 
 
 def cgsnapshot(row: Any) -> types.CgSnapshot:
     """Return the record of a row of ``cgsnapshots``."""
-    values = dict(row._mapping)
-    values["metadata"] = values["metadata"] or {}
-    return types.CgSnapshot(**values)
+    return types.CgSnapshot(**_values(row))
 
 
 def backup(row: Any) -> types.Backup:
     """Return the record of a row of ``backups``."""
-    values = dict(row._mapping)
-    values["metadata"] = values["metadata"] or {}
-    return types.Backup(**values)
+    return types.Backup(**_values(row))
 
 
 #: by noun, what makes the record of a row of something that an operation can hold.

@@ -9,15 +9,16 @@ from it on the new one; there is no moment with two or none.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from volmgr import exception, names, types
+from volmgr import exception, names, states, types
 from volmgr.db import exports, models, operations, quotas
 from volmgr.db import types as volume_types
 from volmgr.db.admission import Admitting
@@ -83,13 +84,29 @@ def plan_move(
     live = check_movable(backend, volume)
     tried = frozenset(pool.host for pool in backend.placement.pools() if pool.service == own)
     place = backend.placement.choose(dataclasses.replace(request_for(volume, kind, host), tried=tried))
+    assisted = assisted and not live
+    plan = {"way": MOVE, "host": place.host, "zone": place.zone, "assisted": assisted, "live": live}
     if names.parse_host(place.host).host != names.parse_host(own).host:
+        plan["far"] = True
+        if not (assisted and backend.driver.supports("migrate_volume")):
+            plan["initiator"] = way_to(backend, place.host)
+    return plan
+
+
+def way_to(backend: Backend, host: str) -> str:
+    """Return how this machine attaches what a pool of another one exports, see :mod:`volmgr.initiator.writing`.
+
+    :raises Unsupported: it cannot, or what is here has no path. :raises BackendDown: it lacks something.
+    """
+    hint = "Attach the volume and a new one there to one host, copy, then: volmgr volume complete-migration"
+    pools = backend.placement.pools() if backend.placement is not None else []
+    protocol = next((str(pool.capabilities.get("storage_protocol")) for pool in pools if pool.host == host), "")
+    if backend.initiators is None or not backend.driver.supports("local_path"):
         raise exception.Unsupported(
-            f"{place.host} is another machine's: volumes are copied between the backends of one machine",
-            hint="Attach the volume and a new one there to one host, copy, then: volmgr volume complete-migration",
+            f"{host} is another machine's, and what is here cannot be read on this one", hint=hint,
             verb="migrate_volume",
         )
-    return {"way": MOVE, "host": place.host, "zone": place.zone, "assisted": assisted and not live, "live": live}
+    return str(backend.initiators.choose(protocol))
 
 
 def check_movable(backend: Backend, volume: types.Volume) -> bool:
@@ -188,10 +205,11 @@ class Moving(Operation[Any]):
             Step(
                 "copy",
                 lambda: self._copy(task),
-                lambda: self._drop_moment(task),
+                lambda: self._let_go(task),
                 pivot=lambda tx: self._switch(task, tx),
             ),
             Step("discard", discard_old),
+            Step("settle", lambda: self._settle(task)),
         )
 
     @staticmethod
@@ -212,8 +230,9 @@ class Moving(Operation[Any]):
         if "child" not in task.data:
             if not check_movable(task.backend, volume):
                 self._withdraw(task)
+            connector = self._connector(task)
             task.data |= {"child": str(uuid.uuid4()), "new": str(uuid.uuid4())}
-            task.database.repeating(lambda: self._enlist(task, volume))
+            task.database.repeating(lambda: self._enlist(task, volume, connector))
             task.backend.ring(names.service_of(plan["host"]))
         found = self._child(task)
         if found is None:
@@ -227,7 +246,18 @@ class Moving(Operation[Any]):
     def _withdraw(self, task: Task) -> None:
         task.backend.exports.withdraw("volume", self.a.volume_id)
 
-    def _enlist(self, task: Task, volume: types.Volume) -> None:
+    @staticmethod
+    def _connector(task: Task) -> dict[str, Any] | None:
+        """Return as what this machine connects to the destination's object; None if that is at a path of its own."""
+        plan = task.data["plan"]
+        if not plan.get("far"):
+            return None
+        if "initiator" not in plan:  # the driver was to do it, and could not
+            plan["initiator"] = way_to(task.backend, plan["host"])
+        found: dict[str, Any] = task.backend.initiators.get(plan["initiator"]).properties()
+        return found
+
+    def _enlist(self, task: Task, volume: types.Volume, connector: dict[str, Any] | None) -> None:
         """Write the object and the operation that is to make it, with this operation's note of both."""
         now, host, kind = task.clock.now(), task.data["plan"]["host"], self.type_for(task)
         with task.database.writer() as conn:
@@ -243,7 +273,7 @@ class Moving(Operation[Any]):
             operations.insert(conn, ReceiveVolume.row(
                 task.data["child"], names.service_of(host), now, project_id=task.operation.project_id,
                 volume_id=volume.id, object_id=task.data["new"], parent_id=task.id, host=host,
-                volume_type_id=kind.id if kind else None,
+                volume_type_id=kind.id if kind else None, connector=connector,
             ))
             mine = models.volumes.c.id == volume.id
             conn.execute(sa.update(models.volumes).where(mine).values(migration_status="migrating"))
@@ -260,28 +290,61 @@ class Moving(Operation[Any]):
         """Copy what is in the volume; whoever goes on after a death goes on where the last flush was."""
         if not self._moving(task):
             return None
-        volume, made = task.volume(self.a.volume_id), task.results["place"]
+        volume = task.volume(self.a.volume_id)
         source = with_object(volume, task.data["old"])
+        target = dataclasses.replace(with_object(volume, task.data["new"]), host=task.data["plan"]["host"])
+        task.driver.before_volume_copy(task.context, source, target)
+        live = task.data["plan"]["live"]
+        with self._writable(task) as place:
+            if live:
+                self._follow(task, source, place)
+            done = blockcopy.copy(
+                task.driver.local_path(source), place, volume.size_bytes,
+                start=0 if live else int(task.checkpoints.get("copied", 0)), progress=task.progress,
+                keep=lambda position: task.keep(copied=position), spend=_pace(task), compare=live,
+            )
+        task.driver.after_volume_copy(task.context, source, target)
+        return {"bytes": done, "passes": task.data.get("passes", [])}
+
+    @contextlib.contextmanager
+    def _writable(self, task: Task) -> Iterator[str | blockcopy.Disk]:
+        """Give the destination's object, by its path or attached for as long as the ``with`` lasts."""
+        made, plan = task.results["place"], task.data["plan"]
+        if plan.get("far"):
+            with task.backend.initiators.get(plan["initiator"]).attached(self._connection(task)) as disk:
+                yield disk
+            return
         if made["path"] is None or not task.driver.supports("local_path"):
             raise exception.Unsupported(
                 "Both backends must have the volume's bytes under a path of this machine", verb="migrate_volume"
             )
-        target = dataclasses.replace(with_object(volume, task.data["new"]), host=task.data["plan"]["host"])
-        task.driver.before_volume_copy(task.context, source, target)
-        live = task.data["plan"]["live"]
-        if live:
-            self._follow(task, source, made["path"])
-        done = blockcopy.copy(
-            task.driver.local_path(source), made["path"], volume.size_bytes,
-            start=0 if live else int(task.checkpoints.get("copied", 0)), progress=task.progress,
-            keep=lambda position: task.keep(copied=position), spend=_pace(task), compare=live,
-        )
-        task.driver.after_volume_copy(task.context, source, target)
-        return {"bytes": done, "passes": task.data.get("passes", [])}
+        yield made["path"]
+
+    def _connection(self, task: Task) -> dict[str, Any]:
+        """Return the whole connection_info of the destination's object: the journal has it without its secret."""
+        info = task.results["place"]["connection"]
+        with task.database.reader() as conn:
+            found = exports.wanted(conn, names.INCOMING, task.data["new"])
+        if found is None or found.export is None:
+            raise exception.Inconsistent(
+                "The destination has ended the export of its object",
+                hint=f"See: volmgr operation show {task.data['child']}, then try again",
+            )
+        chap = found.export.chap(task.backend.cipher, task.data["new"])
+        secret = {} if chap is None else {"auth_password": chap.password.reveal()}
+        return {**info, "data": {**info["data"], **secret}}
+
+    def _let_go(self, task: Task) -> None:
+        """Undo the copy: nothing of it stays attached here."""
+        self._drop_moment(task)
+        plan, made = task.data["plan"], task.results.get("place")
+        if plan.get("far") and made is not None:
+            # Whatever becomes of its bytes; no secret is needed to leave.
+            task.backend.initiators.get(plan["initiator"]).forget(made["connection"])
 
     # --- a volume in use ------------------------------------------------------------------------------------------
 
-    def _follow(self, task: Task, source: types.Volume, path: str) -> None:
+    def _follow(self, task: Task, source: types.Volume, place: str | blockcopy.Disk) -> None:
         """Copy moments of a volume that is in use, each time what differs, and wait until nobody uses it any more.
 
         :raises Waiting: somebody does; whoever goes on finds nearly all there.
@@ -293,7 +356,7 @@ class Moving(Operation[Any]):
             task.driver.delete_snapshot(moment)
             task.driver.create_snapshot(moment)
             written = blockcopy.copy(
-                task.driver.local_path(moment), path, source.size_bytes,
+                task.driver.local_path(moment), place, source.size_bytes,
                 progress=task.progress, spend=_pace(task), compare=bool(passes),
             )
             self._drop_moment(task)
@@ -368,6 +431,17 @@ class Moving(Operation[Any]):
         """Return the columns that follow from the new type."""
         return {}
 
+    def _settle(self, task: Task) -> None:
+        """Keep the volume until the destination has ended the export of its object: it may serve it only once."""
+        if not self._moving(task) or not task.data["plan"].get("far"):
+            return
+        table = models.operations
+        child = sa.select(table.c.state).where(table.c.id == task.data["child"])
+        task.wait(
+            lambda conn: conn.execute(child).scalar() not in states.UNFINISHED,
+            f"{task.data['plan']['host']} takes the volume {self.a.volume_id} over",
+        )
+
     # --- ends -----------------------------------------------------------------------------------------------------
 
     def commit(self, task: Task, tx: Closing) -> Any:
@@ -420,5 +494,4 @@ def _made(child: types.OperationRecord | None) -> dict[str, Any] | None:
     if child.step != "hold":
         return None
     found: Mapping[str, Any] = (child.data or {}).get("results") or {}
-    made: dict[str, Any] | None = found.get("build")
-    return made
+    return {**found["build"], "connection": found.get("offer")}

@@ -73,6 +73,7 @@ class Rig:
     :param host: the worker's name; several rigs on one database are several workers.
     :param make_driver: makes another driver than the simulator, given the worker's name and the target.
     :param stores: where backups go, for a rig that finds what another one left.
+    :param initiators: how it attaches what workers of other hosts export; see :mod:`volmgr.initiator.writing`.
     :param settings: what differs from the defaults of :class:`volmgr.db.admission.Settings`.
     """
 
@@ -87,6 +88,7 @@ class Rig:
         make_driver: Callable[[str, Target], Any] | None = None,
         host: str = HOST,
         stores: Stores | None = None,
+        initiators: Any = None,
         **settings: Any,
     ) -> None:
         self.folder = folder
@@ -133,6 +135,7 @@ class Rig:
                 self.rung.append,
                 stores=self.stores,
                 images=self.images,
+                initiators=initiators,
             ),
             executor=executor or self.stepwise,
             clock=self.clock,

@@ -11,16 +11,19 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from volmgr import exception
 from volmgr.db import models, services
 from volmgr.db import types as volume_types
 from volmgr.db.engine import utcnow
 from volmgr.drivers.options import Configuration
 from volmgr.drivers.sim import SimDriver
+from volmgr.initiator.writing import Initiators
 from volmgr.operations import volumes
 from volmgr.replicas import Replicas
 from volmgr.testing.chaos.points import normal
+from volmgr.testing.initiator import REACHED, SESSIONS, FolderInitiator
 from volmgr.testing.invariants import violations
-from volmgr.testing.rig import Rig
+from volmgr.testing.rig import PREFIX, Rig
 from volmgr.types import MiB
 
 #: how often a run lets the time pass that operations wait.
@@ -36,18 +39,46 @@ class Killed(BaseException):
     """Stands for SIGKILL: no handler of ours catches it."""
 
 
+class Sessions(FolderInitiator):
+    """Attaches only what the other worker's target serves to this host, to whoever knows the password."""
+
+    site: Any
+    point: Callable[[str], None]
+
+    def reach(self, moment: str) -> None:
+        self.point(f"initiator/-/{moment}")
+
+    def attached(self, info: Any) -> Any:
+        data = info["data"]
+        served = [rig.target.exports.get(data["target_iqn"]) for rig in (self.site.one, self.site.two)]
+        (spec,) = [item for item in served if item is not None]
+        assert spec.serial == data["serial"] and not spec.read_only
+        assert [grant.initiator for grant in spec.grants] == [self.properties()["initiator"]]
+        assert (spec.auth.username, spec.auth.password.reveal()) == (data["auth_username"], data["auth_password"])
+        if self.site.broken:
+            self._session(info).parent.mkdir(exist_ok=True)
+            self._session(info).touch()
+            raise exception.BackendDown("the disk did not appear, and the session stays")
+        return super().attached(info)
+
+
 class Site:
     """Workers ``one`` and ``two``; either can die at a point and live again.
 
     :param shared: both over one store, so that the driver moves volumes by itself.
+    :param second: the name of worker ``two``.
     """
 
-    def __init__(self, folder: Path, *, shared: bool = False, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, shared: bool = False, second: str = TWO, **settings: Any) -> None:
         self.folder, self.shared, self.settings = folder, shared, settings
+        self.hosts = (ONE, second)
+        (folder / REACHED).write_text(f"{folder}/one/sim\n{folder}/two/sim\n")
         self.passed: list[str] = []
         #: (worker, point, how often it is still passed before the worker dies there).
         self.aims: list[list[Any]] = []
         self.deaths = 0
+        #: whether attaching what the other exports fails half way.
+        self.broken = False
         #: what was wrong at a point that was passed, see :meth:`look`.
         self.doubtful: list[str] = []
         (folder / "one").mkdir()
@@ -56,7 +87,7 @@ class Site:
         shutil.copy(folder / "one" / "keys.json", folder / "two")
         if shared:
             (folder / "two" / "sim").symlink_to(folder / "one" / "sim")
-        self.two = self._rig(TWO, self.one.database)
+        self.two = self._rig(second, self.one.database)
         self.report()
 
     def _rig(self, host: str, database: Any = None) -> Rig:
@@ -78,7 +109,15 @@ class Site:
             active = Replicas(self.one.database, None, host).active_backend_id if hasattr(self, "one") else None
             return SimDriver(configuration=options, host=host, target=target, active_backend_id=active)
 
-        return Rig(folder, host=host, database=database, killpoint=point, make_driver=driver, **self.settings)
+        machine = host.partition("@")[0]
+        way = Sessions(host=machine, ip="127.0.0.1", state_path=str(self.folder), prefix=PREFIX)
+        way.site, way.point = self, point
+        initiators = Initiators("sessions")
+        initiators.known["sessions"] = way
+        return Rig(
+            folder, host=host, database=database, killpoint=point, make_driver=driver, initiators=initiators,
+            **self.settings,
+        )
 
     def report(self, **more: dict[str, Any]) -> None:
         """Let both measure, with ``more`` capabilities by worker, and everybody know of it."""
@@ -115,7 +154,7 @@ class Site:
         busy, rounds = True, 0
         while busy:
             busy = False
-            for host in (ONE, TWO):
+            for host in self.hosts:
                 rig = self.rig(host)
                 try:
                     busy |= bool(rig.stepwise.run() or rig.dispatcher.pump())
@@ -141,6 +180,7 @@ class Site:
         rig.placement.measured(rig.driver.get_volume_stats(refresh=True))
         rig.placement.refresh()
         setattr(self, host.partition("@")[2], rig)
+        rig.exports.rebuild()  # as every start does
         rig.dispatcher.recover()
 
     def rig(self, host: str) -> Rig:
@@ -154,6 +194,7 @@ class Site:
         return self.rig(on).dispatcher.get(answer["operation_id"])
 
     def create(self, size: int = 1, **values: Any) -> str:
+        self.report()  # a slow machine must not make a worker look dead
         volume_id = new_id()
         self.do(volumes.CreateVolume, volume_id=volume_id, size=size, host=ONE, **values)
         return volume_id
@@ -208,6 +249,8 @@ class Site:
                 found += [f"{item} is on {rig.settings.host} and should not be" for item in sorted(mine - rows)]
         exports = {name for rig in (self.one, self.two) for name in rig.target.present()}
         wanted = {row["target_name"] for row in self.one.rows(models.exports)}
+        sessions = self.folder / SESSIONS
+        found += [f"session {item.name} is left" for item in (sessions.iterdir() if sessions.exists() else ())]
         return found + [f"target {name} is left" for name in sorted(exports - wanted)]
 
 

@@ -145,7 +145,7 @@ def _served(world: World) -> list[str]:
     found: list[str] = []
     if not world.bench.room.exports:
         return found
-    for kind in names.KINDS:
+    for kind in names.EXPORTED:
         with Transaction(world.bench.database, write=False) as conn:
             ids = export_rows.ids(conn, kind, exports.settings.host)
             wanted = export_rows.many_wanted(conn, kind, ids)
