@@ -69,7 +69,8 @@ class LVMFailover(LVMReplica, abstract=True):
         present = found.volumes.get(volume.name)
         said = stance(present)
         if present is None or said == STALE:
-            update = self._update(STALE) if said == STALE or wants_replica(volume) else {}
+            lost = STALE if said == STALE else "absent"
+            update = self._update(lost) if said == STALE or wants_replica(volume) else {}
             return {**update, "status": "error"}
         if said is None:
             return {}

@@ -53,6 +53,7 @@ _VERBS = ("reenable_replication", "promote_replica", "create_replica_test_volume
 STATUSES = {
     "copying": ("copying", "the first copy is under way"),
     STOPPED: ("inactive", "the replica is out of date and does not follow"),
+    "absent": ("error", "it had no replica that was whole when the backend went over"),
     STALE: ("error", "the volume is older than it was: it had not been copied when the backend went over"),
 }
 

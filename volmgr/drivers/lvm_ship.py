@@ -187,6 +187,8 @@ class Shipping:
     def _round(self, life: int) -> None:
         try:
             found = self.here.vg.report()
+            if replicated(found):
+                self.there.thin_pool.watch()
             for object_id, volume_id in replicated(found).items():
                 if self._life != life:
                     break
@@ -268,6 +270,7 @@ class Shipping:
             killpoints.reach("lvm/ship/copying")
             self._sign = time.monotonic()
             self._check(trip)
+            trip.there.thin_pool.admit()  # a pool that is full would take the replicas that are whole with it
 
         here, options = trip.here, self._configuration
         source, destination = here.vg.path(name), trip.there.vg.path(name)

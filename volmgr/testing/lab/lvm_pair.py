@@ -11,7 +11,7 @@ from typing import Any
 
 from volmgr.drivers.lvm import LVMVolumeDriver
 from volmgr.drivers.options import Configuration
-from volmgr.testing.lab.commands import run
+from volmgr.testing.lab.commands import run, wait_until
 from volmgr.testing.lab.loopgroup import read_device, write_device
 from volmgr.testing.lab.lvm_factories import GROUP, NEIGHBOUR, LvmThin
 from volmgr.types import GiB, Volume, VolumeType
@@ -75,7 +75,9 @@ class Pair:
 
     def unplug(self, group: str) -> None:
         """Take the disk of a group away; what has a volume of it open keeps this from being done."""
-        run("losetup", "--detach", self._devices[group])
+        device = self._devices[group]
+        run("losetup", "--detach", device)
+        wait_until(lambda: device not in run("losetup", "--list", "--noheadings").split(), f"{device} is free")
 
     def kill(self, group: str) -> None:
         """Let a group be gone, with all that is in it."""
