@@ -142,6 +142,8 @@ def drivers() -> dict[str, Any]:
         given: dict[str, Any] = {}
         if cls is LVMVolumeDriver:
             options["lvm_type"] = "thin" if name.endswith("thin") else "default"
+            if name.endswith("thin"):
+                options["replication_device"] = [{"volume_group": "volmgr-cellar"}]
             given["vg_obj"] = VolumeGroup("volmgr-volumes")
         if cls is FileDriver:
             target = TgtTarget if name.endswith("tgt") else LioTarget

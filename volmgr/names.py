@@ -21,6 +21,7 @@ _BUILDING_RE = re.compile(rf"\A_building-({_UUID})\Z")
 _ACCOUNT_RE = re.compile(r"vm[0-9a-f]{16}")
 _UNMANAGED_RE = re.compile(rf"\Aunmanaged-(volume|snapshot)-({_UUID})\Z")
 _REPLICA_RE = re.compile(rf"\A_replica-([a-z]+(?:-[a-z]+)?)-({_UUID})-({_UUID})\Z")
+_POINT_RE = re.compile(rf"\A_point-({_UUID})-([0-9a-f]{{8}})\Z")
 _REPLICA_STATE_RE = re.compile(r"\A[a-z]+(-[a-z]+)?\Z")
 _HOST_RE = re.compile(r"\A[A-Za-z0-9_.:-]+(@[A-Za-z0-9_.-]+)?(#[A-Za-z0-9_.+-]+)?\Z")
 
@@ -141,6 +142,22 @@ def parse_replica_mark(name: str) -> tuple[str, str, str] | None:
     """Return (state, volume id, object id) of a replica's mark, or None for another name."""
     match = _REPLICA_RE.match(name)
     return (match[1], match[2], match[3]) if match else None
+
+
+def point_name(object_id: str, number: int) -> str:
+    """Return the name of what a volume's object was at one moment, as its replica has it.
+
+    :param number: of the moment, the later the larger.
+    """
+    if not is_uuid(object_id) or not 0 < number < 1 << 32:
+        raise ValueError(f"no point name for {object_id!r} {number!r}")
+    return f"_point-{object_id}-{number:08x}"
+
+
+def parse_point_name(name: str) -> tuple[str, int] | None:
+    """Return (object id, number) of a name made by :func:`point_name`, or None for another name."""
+    match = _POINT_RE.match(name)
+    return (match[1], int(match[2], 16)) if match else None
 
 
 def target_name(prefix: str, kind: str, resource_id: str, *, read_only: bool = False) -> str:

@@ -35,7 +35,10 @@ def test_trash_and_building_names_round_trip_and_differ(object_id: str) -> None:
 def test_an_unmanaged_name_round_trips_and_is_not_ours(kind: str, object_id: str) -> None:
     name = names.unmanaged_name(kind, object_id)
     assert names.parse_unmanaged_name(name) == names.ObjectName(kind, object_id)
-    for parse in (names.parse_object_name, names.parse_trash_name, names.parse_building_name, names.parse_replica_mark):
+    for parse in (
+        names.parse_object_name, names.parse_trash_name, names.parse_building_name, names.parse_replica_mark,
+        names.parse_point_name,
+    ):
         assert parse(name) is None
     assert not name.startswith("snapshot")
     assert names.parse_unmanaged_name(names.object_name(kind, object_id)) is None
@@ -46,6 +49,17 @@ def test_replica_marks_round_trip_and_are_no_objects(state: str, volume_id: str,
     name = names.replica_mark(state, volume_id, object_id)
     assert names.parse_replica_mark(name) == (state, volume_id, object_id)
     assert names.parse_object_name(name) is None
+
+
+@given(UUIDS, st.integers(1, 2**32 - 1), st.integers(1, 2**32 - 1))
+def test_point_names_round_trip_and_sort_by_their_moment(object_id: str, first: int, second: int) -> None:
+    one, two = names.point_name(object_id, first), names.point_name(object_id, second)
+    assert names.parse_point_name(one) == (object_id, first)
+    assert (one < two) == (first < second)
+    assert names.parse_object_name(one) is None and names.parse_building_name(one) is None
+    for number in (0, 2**32):
+        with pytest.raises(ValueError, match="no point name"):
+            names.point_name(object_id, number)
 
 
 @given(st.sampled_from(names.KINDS), UUIDS, st.booleans())

@@ -30,7 +30,8 @@ OPTIONS: list[cfg.Opt] = [
         "replication_device",
         item_type=types.Dict(),
         secret=True,
-        help="A backend that this one replicates to: backend_id:name,key:value,… May be given several times.",
+        help="A backend that this one replicates to: backend_id:name,key:value,… May be given several times. LVM takes "
+        "one, with the keys volume_group (the second group) and thin_pool (<group>-pool without it).",
     ),
     cfg.DictOpt("extra_capabilities", default={}, help="Further capabilities to report, as key:value pairs."),
     cfg.StrOpt(

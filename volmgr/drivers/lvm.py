@@ -16,6 +16,7 @@ from volmgr import exception, names
 from volmgr.drivers.interfaces.upkeep import Progress
 from volmgr.drivers.lvm_backup import LVMBackups
 from volmgr.drivers.lvm_build import between_id
+from volmgr.drivers.lvm_failover import LVMFailover
 from volmgr.drivers.lvm_groups import LVMGroups
 from volmgr.drivers.lvm_manage import LVMManaging
 from volmgr.drivers.lvm_move import LVMMoving
@@ -31,7 +32,7 @@ _SUSPENDED = {LvState.SUSPENDED, LvState.INVALID_SUSPENDED_SNAPSHOT, LvState.MER
 
 
 
-class LVMVolumeDriver(LVMGroups, LVMMoving, LVMReverting, LVMManaging, LVMBackups):
+class LVMVolumeDriver(LVMFailover, LVMGroups, LVMMoving, LVMReverting, LVMManaging, LVMBackups):
     """Logical volumes ``volume-<id>`` and ``_snapshot-<id>``.
 
     :param vg_obj: a :class:`volmgr.tools.lvm.VolumeGroup` to use in place of the one that the options name.
@@ -83,9 +84,11 @@ class LVMVolumeDriver(LVMGroups, LVMMoving, LVMReverting, LVMManaging, LVMBackup
                     "consistencygroup_support": self.thin,
                     "filter_function": self.get_filter_function(),
                     "goodness_function": self.get_goodness_function(),
+                    **self._replication_stats(),
                     **configuration.extra_capabilities,
                 }
             ],
+            **self._target_stats(),
         }
 
     def get_pool(self, volume: Volume) -> str | None:
@@ -101,9 +104,12 @@ class LVMVolumeDriver(LVMGroups, LVMMoving, LVMReverting, LVMManaging, LVMBackup
         diff: Mapping[str, Any],
         host: Mapping[str, Any],
     ) -> bool | tuple[bool, ModelUpdate]:
-        """Return whether the volume stays in this backend: its logical volumes know no types."""
+        """Return whether the volume stays in this backend; of types its logical volumes know only the replica."""
         wanted, own = str(host.get("host") or self.host or ""), self.host or ""
-        return names.service_of(wanted) == names.service_of(own)
+        if names.service_of(wanted) != names.service_of(own):
+            return False
+        update = self._retyped(volume, diff)
+        return True if update is None else (True, update)
 
     def create_export(
         self, context: Any, volume: Volume, connector: Mapping[str, Any] | None, vg: str | None = None
@@ -120,7 +126,8 @@ class LVMVolumeDriver(LVMGroups, LVMMoving, LVMReverting, LVMManaging, LVMBackup
 
     def observe(self) -> Sequence[ObservedObject]:
         report = self._look()
-        return [item for volume in report.volumes.values() if (item := self._observed(report, volume)) is not None]
+        found = [item for volume in report.volumes.values() if (item := self._observed(report, volume)) is not None]
+        return [*found, *self._left_points(report)]
 
     @staticmethod
     def _observed(report: Report, volume: LogicalVolume) -> ObservedObject | None:
@@ -139,6 +146,10 @@ class LVMVolumeDriver(LVMGroups, LVMMoving, LVMReverting, LVMManaging, LVMBackup
         )
 
     def discard(self, name: str, progress: Progress) -> None:
+        if (point := names.parse_point_name(name)) is not None:
+            self._discard_points(point[0])
+            progress(1.0)
+            return
         self.gates.remove(own_name(name).object_id)
         if self._has_node(name) and lvm_dm.open_count(self.vg.path(name)) and not lvm_dm.closes(self.vg.path(name)):
             raise exception.Busy(
@@ -160,6 +171,7 @@ class LVMVolumeDriver(LVMGroups, LVMMoving, LVMReverting, LVMManaging, LVMBackup
         wanted = found.rounded(resource.size_bytes)
         if verb in DELETING:
             done = present is None and names.building_name(resource.name_id) not in found.volumes
+            done = done and not self._has_points(found, resource)
         elif verb == "extend_volume":
             done = present is not None and present.size_bytes >= wanted
         elif verb in CREATING:
@@ -168,4 +180,4 @@ class LVMVolumeDriver(LVMGroups, LVMMoving, LVMReverting, LVMManaging, LVMBackup
             done = False
         if not done:
             raise exception.NotFound(resource="object", id=resource.name)
-        return None
+        return self._recognised(resource) if verb in CREATING else None

@@ -13,8 +13,10 @@ from volmgr import exception, killpoints, names
 from volmgr.drivers import lvm_copy, making
 from volmgr.drivers import progress as reports
 from volmgr.drivers.lvm_grow import LVMGrowing, snapshot_space
+from volmgr.drivers.lvm_points import FOLLOWS, stance_tag
 from volmgr.drivers.lvm_setup import silent
 from volmgr.drivers.naming import missing
+from volmgr.drivers.replicating import wants_replica
 from volmgr.tools import lvm_dm
 from volmgr.tools import lvm_errors as lvm
 from volmgr.types import ModelUpdate, Snapshot, Volume
@@ -206,9 +208,10 @@ class LVMBuilding(LVMGrowing, abstract=True):
 
 
 def tags_of(resource: Volume | Snapshot) -> tuple[str, ...]:
-    """Return the tags of an object that is made now: what it embodies, and by which work it is made."""
+    """Return the tags of an object that is made now: what it embodies, by which work, and if it is to be replicated."""
     kind = "snapshot" if isinstance(resource, Snapshot) else "volume"
-    return (*names.lv_tags(resource.name_id, kind, resource.id), names.lv_work_tag(making.mark()))
+    tags = (*names.lv_tags(resource.name_id, kind, resource.id), names.lv_work_tag(making.mark()))
+    return (*tags, stance_tag(FOLLOWS)) if isinstance(resource, Volume) and wants_replica(resource) else tags
 
 
 def between_id(object_id: str) -> str:

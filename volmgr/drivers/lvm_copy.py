@@ -14,7 +14,7 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from volmgr import exception
 from volmgr.concurrency import offload
@@ -186,6 +186,36 @@ def copy(
                 progress((position + count) / length)
                 pace.spend(count)
         offload(os.fsync, fd)
+
+
+def copy_ranges(
+    source: str,
+    destination: str,
+    ranges: Sequence[tuple[int, int]],
+    progress: Progress,
+    *,
+    pace: Pace,
+    chunk: int = COPY_CHUNK,
+) -> int:
+    """Copy some bytes of a device to the same places of another, zeros too; returns how many.
+
+    :param ranges: where each begins and ends, in bytes; what lies behind the source's end is left out.
+    :param chunk: bytes of one read and one write, as :func:`block` returns them.
+    """
+    with opened(source, write=False) as source_fd, opened(destination, write=True) as fd:
+        size, done = size_of(source_fd), 0
+        wanted = [(start, min(end, size)) for start, end in ranges if start < size]
+        total = sum(end - start for start, end in wanted)
+        with mmap.mmap(-1, chunk) as buffer:
+            for start, end in wanted:
+                for position in range(start, end, chunk):
+                    count = min(chunk, end - position)
+                    offload(_copy_chunk, source_fd, fd, buffer, position, count, False)
+                    done += count
+                    progress(done / total)
+                    pace.spend(count)
+        offload(os.fsync, fd)
+    return total
 
 
 def _copy_chunk(source_fd: int, fd: int, buffer: mmap.mmap, position: int, count: int, sparse: bool) -> None:

@@ -175,6 +175,7 @@ class LVMManaging(LVMGrowing, abstract=True):
             self._entry(item, kind, managed)
             for item in self._look().volumes.values()
             if _unfit(item, kind, self.pool) is None and not names.parse_trash_name(item.name)
+            and not names.parse_point_name(item.name)
         ]
 
     @staticmethod

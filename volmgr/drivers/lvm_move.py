@@ -61,7 +61,8 @@ class LVMMoving(LVMBuilding, LVMTrash, abstract=True):
 
     def _elsewhere(self, place: Place) -> Self:
         """Return a driver on another group, for work on storage only."""
-        there = type(self)(self.vg.sibling(place.group), configuration=self.configuration, host=self.host)
+        group = self.vg.sibling(place.group)
+        there = type(self)(group, configuration=self.configuration, host=self.host, replicates=False)
         there.mirrors = place.mirrors
         there._choose(place.thin)
         return there

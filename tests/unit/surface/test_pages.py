@@ -45,4 +45,6 @@ def test_the_matrix_has_every_driver_and_says_what_cannot_be(script: ModuleType)
     assert "create_cgsnapshot" not in made["LVM thin"].lacks
     assert "create_cgsnapshot" in made["file, LIO"].lacks
     (line,) = [line for line in PAGE.splitlines() if line.startswith("``create_cgsnapshot`` ")]
-    assert line.split()[1:] == ["yes", "yes", "no", "(1)", "no", "(2)", "yes", "yes", "–"]
+    assert line.split()[1:] == ["yes", "yes", "no", "(2)", "no", "(3)", "yes", "yes", "–"]
+    (line,) = [line for line in PAGE.splitlines() if line.startswith("``failover_host`` ")]
+    assert line.split()[1:] == ["yes", "–", "–", "no", "(1)", "yes", "–", "–"]

@@ -13,14 +13,13 @@ from typing import Any
 from volmgr import exception
 from volmgr.drivers import making
 from volmgr.drivers.interfaces import ReplicaVD
+from volmgr.drivers.replicating import PRIMARY, changed, wants_replica
 from volmgr.drivers.sim.base import SimBase
 from volmgr.drivers.sim.faults import AFTER, BEFORE, BUILDING
 from volmgr.drivers.sim.replication import STATUSES, Pair, Replication
 from volmgr.types import ModelUpdate, Snapshot, Volume
 
-PRIMARY = "default"
 SECONDARY = "secondary"
-SPECS = ("replication", "capabilities:replication")
 EXTENDED = {
     "active": "the replica follows",
     "copying": "the first copy is under way",
@@ -85,12 +84,10 @@ class SimReplica(ReplicaVD, SimBase, abstract=True):
             self._told.pop(_pair(resource), None)
 
     def _retyped(self, volume: Volume, diff: Mapping[str, Any]) -> ModelUpdate:
-        specs = (diff or {}).get("extra_specs") or {}
-        changed = next((specs[key] for key in SPECS if key in specs), None)
-        pair = _pair(volume)
-        if changed is None or is_true(changed[1]) == self._replicated(volume):
+        wanted, pair = changed(diff), _pair(volume)
+        if wanted is None or wanted == self._replicated(volume):
             return None
-        if is_true(changed[1]):
+        if wanted:
             self.replication.start(pair)
             return self._update(pair, "copying")
         self._end_replica(volume)
@@ -212,17 +209,6 @@ class SimReplica(ReplicaVD, SimBase, abstract=True):
             if state is not None and self._told.get(pair) != state:
                 changed.append({"volume_id": pair.volume_id, "updates": self._update(pair, state)})
         return changed
-
-
-def wants_replica(volume: Volume) -> bool:
-    """Return whether the type of ``volume`` asks for a replica."""
-    specs = volume.volume_type.extra_specs if volume.volume_type is not None else {}
-    return any(is_true(specs.get(key)) for key in SPECS)
-
-
-def is_true(value: str | None) -> bool:
-    """Return whether an extra spec says ``<is> True``."""
-    return value is not None and value.replace("<is>", " ").strip().lower() == "true"
 
 
 def _pair(volume: Volume) -> Pair:
