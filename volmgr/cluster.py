@@ -197,8 +197,11 @@ class Membership:
         """Remove members that have died, and park what those were at of which nobody knows whether they have."""
         self._give_owed()
         with self.database.reader() as conn:
-            self.draining = members.is_draining(conn, self.member.id)
+            draining = members.is_draining(conn, self.member.id)
             ended = members.ended(conn, self.member.service, self.grace)
+        if draining != self.draining:
+            LOG.warning("%s %s", self.member.name, "drains" if draining else "begins operations again")
+            self.draining = draining
         for other in ended:
             if other.id != self.member.id and self.holds():
                 self._end(other)

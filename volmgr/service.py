@@ -165,7 +165,7 @@ class Worker:
             down_time=self.conf.service_down_time,
             max_age=3 * self.conf.report_interval,
         )
-        replicas = Replicas(self.database, self.driver, self.host)
+        replicas = Replicas(self.database, self.driver, self.host, shared=self.membership is not None)
         backend = Backend(
             self.driver,
             self.exports,

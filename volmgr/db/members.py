@@ -29,8 +29,9 @@ _KEY_LENGTH = 512
 class Member:
     """One life of a worker of a cluster.
 
-    :param id: the incarnation's. :param service: the cluster's backend. :param name: the worker's own, ``host@backend``.
-    :param machine: which machine it runs on. :param boot: since which start of that machine.
+    :param id: the incarnation's. :param service: the cluster's backend.
+    :param name: the worker's own, ``host@backend``. :param machine: which machine it runs on.
+    :param boot: since which start of that machine.
     :param lock_path: the file whose lock the life and its children hold.
     """
 

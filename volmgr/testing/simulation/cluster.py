@@ -192,6 +192,7 @@ def plans(first: int, room: Room | None = None) -> Iterator[Plan]:
             continue
         draw = random.Random(plan.order)
         stops = tuple(
-            Strike("step", "stop", draw.randrange(20, 600), seconds=draw.choice(STOPS)) for _ in range(draw.randrange(3))
+            Strike("step", "stop", draw.randrange(20, 600), seconds=draw.choice(STOPS))
+            for _ in range(draw.randrange(3))
         )
         yield plan.but(strikes=(*plan.strikes, *stops))
