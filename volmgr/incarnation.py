@@ -79,13 +79,18 @@ class Incarnation:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
-                self._end_left_over(fd)
-            if time.monotonic() >= deadline:
-                raise exception.Timeout(
-                    f"Processes of an earlier volmgr-volume for {self.service} do not end: {holders(self.path)}",
-                    hint=f"See what blocks them: ps -o pid,stat,wchan,cmd -p {','.join(map(str, holders(self.path)))}",
-                )
+                # Tried once more after whatever was killed, however long the look for it has taken.
+                if time.monotonic() >= deadline:
+                    raise self._stuck() from None
+            self._end_left_over(fd)
             time.sleep(PAUSE)
+
+    def _stuck(self) -> exception.Timeout:
+        left = holders(self.path)
+        return exception.Timeout(
+            f"Processes of an earlier volmgr-volume for {self.service} do not end: {left}",
+            hint=f"See what blocks them: ps -o pid,stat,wchan,cmd -p {','.join(map(str, left))}",
+        )
 
     def _end_left_over(self, fd: int) -> None:
         """Kill what holds the lock, unless the worker itself lives."""

@@ -30,7 +30,7 @@ from volmgr.testing.waiting import wait_until
 pytest_plugins = ("volmgr.testing.servers.pytest_fixtures",)
 
 NAMES = ("one", "two")
-LEASE, GRACE = 4.0, 1.0
+LEASE, GRACE = 10.0, 2.0
 WAIT = 120.0
 
 
