@@ -117,7 +117,9 @@ class Membership:
         :raises LeaseLost: the lease ends.
         """
         if not self.holds():
-            raise exception.LeaseLost(id=self.member.id)
+            raise exception.LeaseLost(
+                f"{self.member.name} begins nothing more: its lease ends", hint="Send it again", id=self.member.id
+            )
 
     def may_begin(self) -> bool:
         """Return whether the worker may take up operations."""
