@@ -41,7 +41,8 @@ def opened(conf: Configuration, name: str | None = None) -> Iterator[LocalBacken
 
     :param conf: the configuration, see :func:`volmgr.conf.load`.
     :param name: the backend's section; not needed where there is only one.
-    :raises Conflict: a daemon, or another use without one, has it, or it is a cluster's. :raises BackendDown: it cannot be used now.
+    :raises Conflict: a daemon, or another use without one, has it, or it is a cluster's.
+    :raises BackendDown: it cannot be used now.
     """
     options = chosen(conf, name)
     if conf.cluster:
