@@ -96,7 +96,7 @@ class Membership:
                     members.join(conn, self.member, self.lease)  # while an earlier life's row tells whether it drains
                 for other in members.namesakes(conn, self.member):
                     if self._is_past(other):
-                        members.remove(conn, other.id)
+                        members.remove(conn, other)
             return began
 
         self._extend(self.database.repeating(write))
@@ -169,7 +169,7 @@ class Membership:
 
         def write() -> None:
             with self.database.writer() as conn:
-                members.remove(conn, self.member.id)
+                members.remove(conn, self.member)
 
         try:
             self.database.repeating(write)
@@ -211,7 +211,7 @@ class Membership:
     def _end(self, other: Member) -> None:
         if self._is_past(other) or self._fence(other):
             with self.database.writer() as conn:
-                removed = members.remove(conn, other.id)
+                removed = members.remove(conn, other)
             if removed:
                 LOG.warning("The lease of %s has ended, others take over what it was at", other.name)
             return

@@ -16,6 +16,9 @@ from volmgr import exception
 from volmgr.incarnation import Incarnation, command_of, end_life, holders, lockers, started
 from volmgr.testing.waiting import wait_until
 
+#: seconds: a look through all processes takes long on a busy machine.
+PATIENCE = 120.0
+
 HOLD = """
 import sys
 from volmgr.incarnation import Incarnation
@@ -58,7 +61,7 @@ def test_a_living_worker_is_not_disturbed(tmp_path: Path) -> None:
     assert str(other.pid) in error.value.hint
     other.communicate("")
     mine = Incarnation(str(tmp_path), "node@b")
-    mine.acquire()
+    mine.acquire(PATIENCE)
     assert mine.fd > 0
     mine.release()
 
@@ -70,7 +73,7 @@ def test_a_dead_workers_child_is_ended_before_the_lock_is_had(tmp_path: Path) ->
     assert started(child) is not None
     mine = Incarnation(str(tmp_path), "node@b")
     assert holders(mine.path) == [child]
-    mine.acquire()
+    mine.acquire(PATIENCE)
     assert started(child) is None
     mine.release()
 
@@ -87,7 +90,7 @@ def test_a_worker_that_dies_while_a_child_runs(tmp_path: Path) -> None:
     mine = Incarnation(str(tmp_path), "node@b")
     (child,) = holders(mine.path)
     assert "sleep" in command_of(child)
-    mine.acquire()
+    mine.acquire(PATIENCE)
     assert started(child) is None
     mine.release()
 
@@ -99,7 +102,7 @@ def test_a_recycled_pid_is_not_taken_for_the_old_worker(tmp_path: Path) -> None:
     # The file names a process that lives, but that started at another time.
     text = mine.path.read_text()
     mine.path.write_text(text.replace(f'"pid": {other.pid}', '"pid": 1'))
-    mine.acquire()
+    mine.acquire(PATIENCE)
     assert started(child) is None
     mine.release()
 
@@ -149,17 +152,17 @@ def stopped(folder: Path) -> tuple[subprocess.Popen[str], Path, str]:
 def test_a_life_is_ended_also_while_it_is_stopped(tmp_path: Path) -> None:
     other, path, life = stopped(tmp_path)
     assert lockers(path) == [other.pid]
-    assert end_life(path, life)
+    assert end_life(path, life, PATIENCE)
     assert other.wait(60) == -signal.SIGKILL
     assert lockers(path) == []
-    assert end_life(path, life)
+    assert end_life(path, life, PATIENCE)
 
 
 def test_what_a_dead_life_has_started_is_ended(tmp_path: Path) -> None:
     other = hold(tmp_path, "child")
     child = int(other.communicate("")[0])
     path = Incarnation(str(tmp_path), "node@b").path
-    assert end_life(path, json.loads(path.read_text())["id"])
+    assert end_life(path, json.loads(path.read_text())["id"], PATIENCE)
     assert started(child) is None
 
 

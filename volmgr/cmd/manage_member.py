@@ -95,8 +95,8 @@ def run_fence(conf: Any, arguments: argparse.Namespace) -> int:
                 print(f"{arguments.name} would be removed. Once its host is known to be off, add: --i-know-it-is-dead")
                 return FAILED
             for member in dead:
-                members.remove(conn, member.id)
-                print(f"{members.release(conn, member)} operations of {member.name} go on at other members")
+                members.remove(conn, member)
+                print(f"What {member.name} was at goes on at the other members")
     finally:
         database.close()
     return DONE

@@ -85,10 +85,14 @@ def namesakes(conn: Connection, member: Member) -> list[Member]:
     return [_member(row) for row in conn.execute(others)]
 
 
-def remove(conn: Connection, member_id: str) -> bool:
-    """Take a member's row away for good: what was its is anybody's. Returns whether it had one."""
-    conn.execute(sa.delete(_L).where(_L.c.member_id == member_id))
-    return bool(conn.execute(sa.delete(_M).where(_M.c.id == member_id)).rowcount)
+def remove(conn: Connection, member: Member) -> bool:
+    """Take a member's row away for good: what was its is anybody's. Returns whether it had one.
+
+    What was parked until it is known that the member writes no more goes on.
+    """
+    conn.execute(sa.delete(_L).where(_L.c.member_id == member.id))
+    release(conn, member)
+    return bool(conn.execute(sa.delete(_M).where(_M.c.id == member.id)).rowcount)
 
 
 # --- operations -----------------------------------------------------------------------------------------------------

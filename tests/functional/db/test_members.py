@@ -105,7 +105,7 @@ def test_a_lock_dies_with_its_holder(database: Database) -> None:
     assert not take(database, "v", two)
     with database.writer() as conn:
         # As a late write of a life that is no member any more: its row went, and then it takes a lock.
-        assert members.remove(conn, one.id)
+        assert members.remove(conn, one)
     assert take(database, "v", one)
     assert take(database, "v", two)
     with database.writer() as conn:
@@ -146,8 +146,7 @@ def test_without_a_fence_it_is_parked_until_somebody_knows(database: Database) -
         with pytest.raises(exception.LeaseLost):
             operations.note(conn, operation_id, 1, now, step="late")  # nor does the life that is thought dead
         assert operations.retryable(conn, SERVICE, now + datetime.timedelta(days=1)) == []
-        members.remove(conn, dead.id)
-        assert members.release(conn, dead) == 1
+        members.remove(conn, dead)
         assert [item.id for item in operations.retryable(conn, SERVICE, now)] == [operation_id]
 
 
@@ -164,7 +163,7 @@ def test_the_timer_is_counted_from_before_the_renewal(database: Database) -> Non
     with pytest.raises(exception.LeaseLost):
         mine.check()
     with database.writer() as conn:
-        members.remove(conn, mine.member.id)
+        members.remove(conn, mine.member)
     assert not mine.renew()
     assert timer.at == timer.time  # it has lost: it ends now
 

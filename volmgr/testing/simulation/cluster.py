@@ -79,6 +79,8 @@ class ClusterWorld(World):
         self._workers: dict[str, SimWorker] = {}
         self._by_id: dict[str, Life] = {}
         self.taken_over = 0
+        #: whether all members have been there at once: before that nobody asks, or one of them would serve all.
+        self._met = False
         super().__init__(*args, **kwargs)
 
     # --- who is there ---------------------------------------------------------------------------------------------
@@ -89,6 +91,9 @@ class ClusterWorld(World):
     @property
     def worker(self) -> SimWorker | None:
         """Any member that serves."""
+        self._met = self._met or len(self._there()) == len(NAMES)
+        if not self._met:
+            return None
         return next((self._workers[name] for name in self._there()), None)
 
     @worker.setter
