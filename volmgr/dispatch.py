@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from volmgr import exception, logs, names, types
 from volmgr.context import RequestContext
-from volmgr.db import claims, operations, records
+from volmgr.db import claims, members, operations, records
 from volmgr.db.admission import MISSING, Admitting, Blocked
 from volmgr.db.engine import CommitUnknown, Database, is_duplicate
 from volmgr.operations import advice, meeting
@@ -220,7 +220,7 @@ class Dispatcher(Steering, Outcomes):
     ) -> dict[str, Any]:
         now = self.clock.now()
         lane = operation.lane_on(self.backend.driver)
-        at_once = claimed and lane is not Lane.BULK and not self.paused
+        at_once = claimed and lane is not Lane.BULK and not self._rests()
         return {
             "id": operation_id,
             "request_key": key,
@@ -295,6 +295,11 @@ class Dispatcher(Steering, Outcomes):
 
     # --- running --------------------------------------------------------------------------------------------------
 
+    def _rests(self) -> bool:
+        """Return whether nothing is to be begun here: the backend is down, or other members of a cluster are to."""
+        membership = self.backend.membership
+        return self.paused or (membership is not None and not membership.may_begin())
+
     def ring(self) -> None:
         """Wake the pump: the journal has something new."""
         self._backlog = True
@@ -352,7 +357,8 @@ class Dispatcher(Steering, Outcomes):
 
     def pump(self) -> int:
         """Start what is due and can be started; returns how many were."""
-        if self.paused:
+        self._heed()
+        if self._rests():
             return 0
         now, host = self.clock.now(), self.backend.settings.host
         with self.database.reader() as conn:
@@ -497,13 +503,17 @@ class Dispatcher(Steering, Outcomes):
     def recover(self) -> int:
         """Take over what an earlier incarnation of this worker had begun; returns how many operations.
 
-        The caller holds the incarnation's lock: the earlier one and its children are gone.
+        The caller holds the incarnation's lock: the earlier one and its children are gone. In a cluster it is what any
+        life that is no member any more had begun.
         """
         host, count = self.backend.settings.host, 0
         while True:
             unknown = len(self._dropped)
             with self.database.reader() as conn:
-                found = operations.abandoned(conn, host, self.incarnation, PUMP_LIMIT)
+                if self.backend.membership is None:
+                    found = operations.abandoned(conn, host, self.incarnation, PUMP_LIMIT)
+                else:
+                    found = [records.operation(row) for row in members.orphans(conn, host, PUMP_LIMIT)]
             before = count
             for record in found:
                 count += self._take_over(record)

@@ -44,6 +44,7 @@ class Exports:
 
     :param driver: gives the path that the target serves; without a target it answers connections itself.
     :param killpoint: called with ``verb/-/when`` between the rows and the target; see :mod:`volmgr.killpoints`.
+    :param locks: those of a cluster, where several workers sync the same target.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Exports:
         clock: Clock,
         killpoint: Callable[[str], None] | None = None,
         volume_types: Callable[[str | None], types.VolumeType | None] = lambda _id: None,
+        locks: KeyedLocks | None = None,
     ) -> None:
         self._types = volume_types
         self.database = database
@@ -65,7 +67,7 @@ class Exports:
         self.settings = settings
         self.cipher = cipher
         self.clock = clock
-        self.locks = KeyedLocks()
+        self.locks = locks or KeyedLocks()
         self.own = OwnExports(database, driver, cipher, self.locks)
         self._killpoint = killpoint or (lambda _name: None)
         #: by resource, when an export that could not be made is worth another try; see :meth:`restore_missing`.
@@ -452,8 +454,8 @@ class Exports:
         """Sync a few exports after two statements; whoever wants one of them waits for these few at most."""
         done = 0
         with contextlib.ExitStack() as stack:
-            # Nobody else holds two of these locks, so the order does not matter.
-            for resource_id in ids:
+            # Only another member of a cluster holds two of these locks, and takes them in the same order.
+            for resource_id in sorted(ids):
                 stack.enter_context(self.locks.hold(resource_id))
             with self.database.reader() as conn:
                 batch = rows.many_wanted(conn, kind, ids)

@@ -88,6 +88,8 @@ class Health:
     def _tell(self, state: str) -> None:
         """Let everybody know now, not at the next heartbeat."""
         worker = self._worker
+        if state == "down" and worker.membership is not None:
+            return  # the backend's other members may well reach it
         capabilities = worker.stats if state == "up" else None
         with worker.database.writer() as conn:
             services.beat(conn, worker.host, capabilities=capabilities, state=state, reason=worker.reason)

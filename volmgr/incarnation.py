@@ -17,6 +17,7 @@ import signal
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 from volmgr import exception, names
 
@@ -78,20 +79,22 @@ class Incarnation:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
-                self._end_left_over(fd)
-            if time.monotonic() >= deadline:
-                raise exception.Timeout(
-                    f"Processes of an earlier volmgr-volume for {self.service} do not end: {holders(self.path)}",
-                    hint=f"See what blocks them: ps -o pid,stat,wchan,cmd -p {','.join(map(str, holders(self.path)))}",
-                )
+                # Tried once more after whatever was killed, however long the look for it has taken.
+                if time.monotonic() >= deadline:
+                    raise self._stuck() from None
+            self._end_left_over(fd)
             time.sleep(PAUSE)
+
+    def _stuck(self) -> exception.Timeout:
+        left = holders(self.path)
+        return exception.Timeout(
+            f"Processes of an earlier volmgr-volume for {self.service} do not end: {left}",
+            hint=f"See what blocks them: ps -o pid,stat,wchan,cmd -p {','.join(map(str, left))}",
+        )
 
     def _end_left_over(self, fd: int) -> None:
         """Kill what holds the lock, unless the worker itself lives."""
-        try:
-            record = json.loads(os.pread(fd, 4096, 0) or b"{}")
-        except ValueError:
-            record = {}
+        record = _record(os.pread(fd, 4096, 0))
         pid = record.get("pid")
         if pid is not None and pid != os.getpid() and started(pid) == record.get("started"):
             raise exception.Conflict(
@@ -101,7 +104,7 @@ class Incarnation:
                 id=self.service,
                 pid=pid,
             )
-        for holder in holders(self.path):
+        for holder in lockers(self.path):
             LOG.warning("Ending process %s, left over from an earlier worker of %s", holder, self.service)
             with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile
                 os.kill(holder, signal.SIGKILL)
@@ -122,6 +125,65 @@ class Incarnation:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+
+def end_life(path: Path, incarnation: str, timeout: float = 10.0) -> bool:
+    """End a worker of this machine and whatever it started; returns whether nothing of that life is left.
+
+    The lock itself is not tried: a life that begins at this moment would take this process for a left-over one.
+
+    :param path: its lock file. :param incarnation: the life that is meant; a later one is left alone.
+    :param timeout: seconds that the end of its processes may take.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            record = _record(path.read_bytes())
+        except OSError as error:
+            LOG.error("Nothing is known of a life of %s: %s", path.name, error)
+            return False
+        if record.get("id") != incarnation:
+            return "id" in record  # a later life has the lock, which it could only get after this one
+        pid = record.get("pid")
+        left = {pid} if pid is not None and started(pid) == record.get("started") else set()
+        left |= set(lockers(path))
+        if not left:
+            return True
+        for holder in left:
+            LOG.warning("Ending process %s of a worker whose lease has ended, %s", holder, path.name)
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile
+                os.kill(holder, signal.SIGKILL)
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(PAUSE)
+
+
+def _record(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def lockers(path: Path) -> list[int]:
+    """Return the processes, other than this one, that have a file open by a descriptor that holds its lock.
+
+    One that only waits for the lock has another open file, whose fdinfo tells of no lock; see proc(5).
+    """
+    return [pid for pid in holders(path) if _locks(pid, path)]
+
+
+def _locks(pid: int, path: Path) -> bool:
+    wanted = os.stat(path)
+    with contextlib.suppress(OSError):  # it has ended, or closed the file, meanwhile
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            seen = link.stat()
+            if (seen.st_dev, seen.st_ino) != (wanted.st_dev, wanted.st_ino):
+                continue
+            if "FLOCK" in Path(f"/proc/{pid}/fdinfo/{link.name}").read_text():
+                return True
+    return False
 
 
 def started(pid: int) -> str | None:

@@ -41,9 +41,16 @@ def opened(conf: Configuration, name: str | None = None) -> Iterator[LocalBacken
 
     :param conf: the configuration, see :func:`volmgr.conf.load`.
     :param name: the backend's section; not needed where there is only one.
-    :raises Conflict: a daemon, or another use without one, has it. :raises BackendDown: it cannot be used now.
+    :raises Conflict: a daemon, or another use without one, has it, or it is a cluster's.
+    :raises BackendDown: it cannot be used now.
     """
     options = chosen(conf, name)
+    if conf.cluster:
+        raise exception.Conflict(
+            f"Other hosts of the cluster {conf.cluster} may serve {options.config_group} at this moment",
+            hint="Stop volmgr-volume on all of them, and use a configuration without cluster",
+            resource="service", id=f"{conf.cluster}@{options.config_group}",
+        )
     incarnation = Incarnation(f"{conf.state_path}/locks", f"{conf.host}@{options.config_group}")
     _acquire(incarnation)
     try:

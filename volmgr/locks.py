@@ -55,6 +55,11 @@ class KeyedLocks:
                 if not users[0]:
                     self._locks.pop(key, None)
 
+    def busy(self) -> bool:
+        """Return whether anybody in this process holds or waits for any lock now."""
+        with self._guard:
+            return bool(self._locks)
+
     def users(self, key: str) -> int:
         """Return how many hold or wait for the lock of ``key`` now."""
         with self._guard:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from volmgr import validate
+from volmgr import exception, validate
 from volmgr.operations import completion, migration, replication, retype, transfers
 from volmgr.readers import FILTERS
 from volmgr.rpc.endpoint import answered, journalled
@@ -131,6 +131,10 @@ class Moves:
     @journalled
     def failover_host(self, context: RequestContext, secondary_backend_id: str | None = None) -> dict[str, Any]:
         """Let this worker's backend work on its replication target; ``default`` goes back to where it began."""
+        if self.worker.membership is not None:
+            raise exception.Unsupported(
+                verb="failover_host", hint="The other members would stay where they are: serve it by one worker"
+            )
         arguments = {"secondary_backend_id": secondary_backend_id}
         return self.worker.submit(context, replication.FailoverHost, arguments)
 

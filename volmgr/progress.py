@@ -84,6 +84,7 @@ class Progress:
             raise
 
     def _do(self, step: Step, *, again: bool) -> Any:
+        self.task.backend.check_lease()
         if again and step.rerun is Rerun.REBUILD:
             take_back(step, self.task)
         if again and step.rerun is Rerun.RECOGNISE and step.recognise is not None:
@@ -155,6 +156,7 @@ def untouched(error: BaseException) -> bool:
 def take_back(step: Step, task: Task) -> None:
     """Undo a step; it ends no object that is not of the operation's making."""
     if step.undo is not None:
+        task.backend.check_lease()
         with making(task.id, again=True, undoing=True):
             step.undo()
 

@@ -27,19 +27,20 @@ _TOLD = UPDATABLE & {"replication_status", "replication_extended_status", "repli
 class Replicas:
     """The replication of one worker's backend.
 
-    :param host: the worker.
+    :param host: the worker. :param shared: whether other workers of a cluster serve the backend as well.
     """
 
-    def __init__(self, database: Database, driver: Any, host: str) -> None:
+    def __init__(self, database: Database, driver: Any, host: str, *, shared: bool = False) -> None:
         self.database = database
         self.driver = driver
         self.host = host
+        self._shared = shared
         self._frozen: bool | None = None
 
     @property
     def frozen(self) -> bool:
-        """Whether the backend takes no changes; read once, as only this worker changes it."""
-        if self._frozen is None:
+        """Whether the backend takes no changes; read once, as only this worker changes it, or every time."""
+        if self._frozen is None or self._shared:
             self._frozen = bool(self._row("frozen"))
         return self._frozen
 

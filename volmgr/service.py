@@ -20,8 +20,9 @@ from typing import Any
 import oslo_messaging
 
 from volmgr import context as ctx
-from volmgr import crypto, equipment, exception, probes, reporting, systemd
+from volmgr import crypto, equipment, exception, joining, probes, reporting, systemd
 from volmgr.backups.stores import Stores
+from volmgr.cluster import Membership
 from volmgr.db import answered, operations, reservations, schema, services, transfers
 from volmgr.db import types as volume_types
 from volmgr.db.admission import Settings
@@ -78,19 +79,22 @@ class Worker:
     ) -> None:
         self.conf = conf
         self.options = backend
-        self.host = f"{conf.host}@{backend.config_group}"
+        #: this worker; the backend that it serves, alone or with the others of its cluster.
+        self.name = f"{conf.host}@{backend.config_group}"
+        self.host = joining.service_of(conf, backend.config_group)
+        self.membership: Membership | None = None
         self.clock: Clock = clock or SystemClock()
         self.executor: Executor = executor or Lanes(
             {"control": conf.control_threads, "bulk": conf.bulk_slots, "observe": 2}
         )
         self.killpoint = killpoint
-        self.incarnation = Incarnation(f"{conf.state_path}/locks", self.host)
+        self.incarnation = Incarnation(f"{conf.state_path}/locks", self.name)
         self.driver: Any = driver
         self.target: Target | None = None
         self.reason: str | None = "starting"
         self._threads: list[threading.Thread] = []
         self.stopping = threading.Event()
-        self._server: Any = None
+        self._servers: list[Any] = []
         self._bell: Any = None
         self.stats: dict[str, Any] = {}
         self.health = Health(self)
@@ -121,6 +125,7 @@ class Worker:
             self.driver = self._load_driver()
         else:
             self.target = self.driver.target_driver
+        self.membership = joining.membership(self)
         self.assemble()
 
     def _watch(self) -> None:
@@ -150,6 +155,7 @@ class Worker:
             clock=self.clock,
             killpoint=self.killpoint,
             volume_types=self.types.get,
+            locks=joining.locks(self.membership),
         )
         self.placement = Placement(
             self.database,
@@ -159,7 +165,7 @@ class Worker:
             down_time=self.conf.service_down_time,
             max_age=3 * self.conf.report_interval,
         )
-        replicas = Replicas(self.database, self.driver, self.host)
+        replicas = Replicas(self.database, self.driver, self.host, shared=self.membership is not None)
         backend = Backend(
             self.driver,
             self.exports,
@@ -175,6 +181,7 @@ class Worker:
             frozen=lambda: replicas.frozen,
             images=self.images,
             initiators=equipment.initiators(self.conf, self.options, self.incarnation.fd),
+            membership=self.membership,
         )
         self.dispatcher = Dispatcher(
             self.database,
@@ -254,6 +261,7 @@ class Worker:
         from volmgr.manager import RPC_VERSION
         from volmgr.rpc.server import make_bell, make_server
 
+        joining.join(self)
         self.init_host()
         with self.database.writer() as conn:
             services.register(
@@ -270,11 +278,14 @@ class Worker:
             )
         self.placement.refresh()
         self.manager = _load_class(self.conf.volume_manager)(worker=self)
-        self._server = make_server(
-            transport, topic=self.conf.volume_topic, name=self.host, endpoints=[self.manager]
-        )
+        # Whatever is for a cluster's backend any of its members takes.
+        for name in dict.fromkeys((self.name, self.host)):
+            self._servers.append(
+                make_server(transport, topic=self.conf.volume_topic, name=name, endpoints=[self.manager])
+            )
         self._bell = make_bell(transport, topic=self.conf.volume_topic)
-        self._server.start(override_pool_size=max(200, self.conf.control_threads * 2))
+        for server in self._servers:
+            server.start(override_pool_size=max(200, self.conf.control_threads * 2))
         self.spawn(self.init_host_with_rpc, "recovery")
         self.spawn(self._beat, "beat")
         if (interval := systemd.watchdog_interval()) is not None:
@@ -414,7 +425,8 @@ class Worker:
                     trouble = self.reason or trouble
                 with self.database.writer() as conn:
                     state = "up" if trouble is None else "down"
-                    services.beat(conn, self.host, capabilities=stats, state=state, reason=trouble)
+                    if trouble is None or self.membership is None:  # the other members may well be up
+                        services.beat(conn, self.host, capabilities=stats, state=state, reason=trouble)
                 self.placement.refresh()
                 self._expire()
                 if time.monotonic() - purged >= PURGE_INTERVAL:
@@ -476,11 +488,11 @@ class Worker:
         :param timeout: seconds. :returns: whether everything had ended.
         """
         self.stopping.set()
-        if self._server is not None:
-            self._server.stop()
+        for server in self._servers:
+            server.stop()
         self.dispatcher.stop()
         drained = self.executor.shutdown(timeout)
-        if left := self.dispatcher.let_go():
+        if joining.leave(self, drained) and (left := self.dispatcher.let_go()):
             LOG.warning("%d operations are left to the next start", left)
         if self.target is not None:
             self.target.stop()

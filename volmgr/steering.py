@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 
 from volmgr import exception, types
-from volmgr.db import operations
+from volmgr.db import members, operations
 from volmgr.db.engine import Database
 from volmgr.runtime import Clock
-from volmgr.tasks import Active
+from volmgr.tasks import Active, Backend
 
 
 class Steering:
@@ -20,6 +20,8 @@ class Steering:
 
     database: Database
     clock: Clock
+    backend: Backend
+    incarnation: str
     _active: dict[str, Active]
 
     def ring(self) -> None:
@@ -85,6 +87,16 @@ class Steering:
         self.ring()
         return record
 
+    def _heed(self) -> None:
+        """Let what runs here know that it is to stop, where another member of the cluster was asked for that."""
+        if self.backend.membership is None or not self._active:
+            return
+        with self.database.reader() as conn:
+            asked = members.cancelled(conn, self.backend.settings.host, self.incarnation)
+        for operation_id in asked:
+            if (active := self._active.get(operation_id)) is not None:
+                active.cancel.set()
+
     def retry(self, operation_id: str) -> types.OperationRecord:
         """Let a parked operation be tried again now.
 
@@ -93,6 +105,8 @@ class Steering:
         with self.database.writer() as conn:
             done = operations.requeue(conn, operation_id, self.clock.now())
         record = self.get(operation_id)
+        if not done:
+            _check_fenced(record)
         if not done:
             raise exception.Conflict(
                 f"The operation {operation_id} is {record.state}, only a parked one can be retried",
@@ -114,8 +128,22 @@ class Steering:
                     hint=f"volmgr operation cancel {operation_id}",
                     resource="operation", id=operation_id, status=record.state,
                 )
+            _check_fenced(record)
             why = (record.data or {}).get("why") or record.error or {"code": "", "message": ""}
             reason = f"The operation was abandoned; it was parked because: {exception.from_primitive(why).message}"
             if self._refuse(record, exception.Inconsistent(reason), final=True):
                 return self.get(operation_id)
             # It has been looked at again meanwhile: it runs by now, or is parked anew.
+
+
+def _check_fenced(record: types.OperationRecord) -> None:
+    """Return unless an operation waits for a proof that a member of a cluster writes no more.
+
+    :raises Conflict: it does.
+    """
+    if record.state == "parked" and record.parked_for == "fence":
+        why = exception.from_primitive((record.data or {}).get("why") or {"code": "", "message": ""})
+        raise exception.Conflict(
+            f"The operation {record.id} is parked: {why.message}", hint=why.hint,
+            resource="operation", id=record.id, status="parked",
+        )

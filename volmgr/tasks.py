@@ -72,6 +72,16 @@ class Backend:
     initiators: Any = None
     #: where images are, a :class:`volmgr.images.access.Images`.
     images: Any = None
+    #: the worker's membership of a cluster, a :class:`volmgr.cluster.Membership`; None where it serves alone.
+    membership: Any = None
+
+    def check_lease(self) -> None:
+        """Return if the worker may still touch storage.
+
+        :raises LeaseLost: it is to end.
+        """
+        if self.membership is not None:
+            self.membership.check()
 
 
 @dataclass

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from volmgr import exception
-from volmgr.incarnation import Incarnation, command_of, holders, now, started
+from volmgr.incarnation import Incarnation, command_of, end_life, holders, lockers, now, started
 from volmgr.testing.waiting import wait_until
+
+#: seconds: a look through all processes takes long on a busy machine.
+PATIENCE = 120.0
 
 HOLD = """
 import sys
@@ -57,7 +61,7 @@ def test_a_living_worker_is_not_disturbed(tmp_path: Path) -> None:
     assert str(other.pid) in error.value.hint
     other.communicate("")
     mine = Incarnation(str(tmp_path), "node@b")
-    mine.acquire()
+    mine.acquire(PATIENCE)
     assert mine.fd > 0
     mine.release()
 
@@ -72,7 +76,7 @@ def test_a_dead_workers_child_is_ended_before_the_lock_is_had(tmp_path: Path) ->
     assert holders(mine.path) == holders(mine.path, born) == [child]
     assert holders(mine.path, born + 1) == []
     assert born <= now()
-    mine.acquire()
+    mine.acquire(PATIENCE)
     assert started(child) is None
     mine.release()
 
@@ -89,7 +93,7 @@ def test_a_worker_that_dies_while_a_child_runs(tmp_path: Path) -> None:
     mine = Incarnation(str(tmp_path), "node@b")
     (child,) = holders(mine.path)
     assert "sleep" in command_of(child)
-    mine.acquire()
+    mine.acquire(PATIENCE)
     assert started(child) is None
     mine.release()
 
@@ -101,7 +105,7 @@ def test_a_recycled_pid_is_not_taken_for_the_old_worker(tmp_path: Path) -> None:
     # The file names a process that lives, but that started at another time.
     text = mine.path.read_text()
     mine.path.write_text(text.replace(f'"pid": {other.pid}', '"pid": 1'))
-    mine.acquire()
+    mine.acquire(PATIENCE)
     assert started(child) is None
     mine.release()
 
@@ -136,3 +140,62 @@ def test_a_process_that_nobody_waits_for_is_told_from_a_child(tmp_path: Path) ->
     wait_until(lambda: incarnation.left_over() == [], 10, "the orphan has ended")
     assert command_of(orphan) == ""
     incarnation.release()
+
+
+def stopped(folder: Path) -> tuple[subprocess.Popen[str], Path, str]:
+    """Start a worker and stop it as SIGSTOP does; returns it, its lock file and its life."""
+    other = hold(folder, "stay")
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    os.kill(other.pid, signal.SIGSTOP)
+    path = Incarnation(str(folder), "node@b").path
+    return other, path, json.loads(path.read_text())["id"]
+
+
+def test_a_life_is_ended_also_while_it_is_stopped(tmp_path: Path) -> None:
+    other, path, life = stopped(tmp_path)
+    assert lockers(path) == [other.pid]
+    assert end_life(path, life, PATIENCE)
+    assert other.wait(60) == -signal.SIGKILL
+    assert lockers(path) == []
+    assert end_life(path, life, PATIENCE)
+
+
+def test_what_a_dead_life_has_started_is_ended(tmp_path: Path) -> None:
+    other = hold(tmp_path, "child")
+    child = int(other.communicate("")[0])
+    path = Incarnation(str(tmp_path), "node@b").path
+    assert end_life(path, json.loads(path.read_text())["id"], PATIENCE)
+    assert started(child) is None
+
+
+def test_a_later_life_is_left_alone(tmp_path: Path) -> None:
+    other, path, _life = stopped(tmp_path)
+    with path.open():  # who only looks at the file holds no lock
+        assert end_life(path, "an earlier life")
+        assert lockers(path) == [other.pid]
+    assert started(other.pid) is not None
+    other.kill()
+    other.wait(60)
+    assert not end_life(tmp_path / "nothing", "a life of which nothing is known")
+
+
+ARM = """
+import os, signal, sys, time
+from volmgr import deadline
+timer = deadline.Deadline()
+timer.set(deadline.now() + 0.1)
+timer.set(None)
+time.sleep(0.2)
+timer.set(deadline.now() + 3)
+os.kill(os.getpid(), signal.SIGSTOP)
+time.sleep(3600)
+"""
+
+
+def test_the_kernel_ends_a_process_that_is_stopped() -> None:
+    """Nobody lets it go on; the timer that was unset before had no effect."""
+    process = subprocess.Popen([sys.executable, "-c", ARM])
+    _pid, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    assert process.wait(60) == -signal.SIGKILL

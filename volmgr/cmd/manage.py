@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from volmgr import concurrency
-from volmgr.cmd import manage_images, manage_keys, manage_live, manage_report, manage_usage
+from volmgr.cmd import manage_images, manage_keys, manage_live, manage_member, manage_report, manage_usage
 
 if TYPE_CHECKING:
     from volmgr.db.engine import Database
@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--config-file", action="append", default=[], metavar="PATH", help="may be given several times")
     top.add_argument("--config-dir", action="append", default=[], metavar="PATH", help="a folder with *.conf files")
     nouns = top.add_subparsers(
-        dest="noun", required=True, metavar="db|key|audit|usage-audit|volume|snapshot|image|report"
+        dest="noun", required=True, metavar="db|key|audit|usage-audit|volume|snapshot|image|report|member"
     )
     verbs = nouns.add_parser("db", help="the database's schema").add_subparsers(
         dest="verb", required=True, metavar="upgrade|version|check"
@@ -35,6 +35,7 @@ def parser() -> argparse.ArgumentParser:
     manage_keys.add_parser(nouns)
     manage_images.add_parsers(nouns)
     manage_report.add_parser(nouns)
+    manage_member.add_parser(nouns)
     return top
 
 

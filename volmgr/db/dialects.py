@@ -76,6 +76,31 @@ def _mysql_now(element: Any, compiler: Any, **kwargs: Any) -> str:
     return "utc_timestamp(6)"
 
 
+class database_later(FunctionElement[Any]):
+    """The database's time of day in so many seconds, which may be fewer than none: ``database_later(seconds)``."""
+
+    type = sa.DateTime()
+    inherit_cache = True
+
+
+@compiles(database_later)
+def _sqlite_later(element: Any, compiler: Any, **kwargs: Any) -> str:
+    seconds = compiler.process(element.clauses, **kwargs)
+    return f"(strftime('%Y-%m-%d %H:%M:%f', 'now', ({seconds}) || ' seconds') || '000')"
+
+
+@compiles(database_later, "postgresql")
+def _postgresql_later(element: Any, compiler: Any, **kwargs: Any) -> str:
+    seconds = compiler.process(element.clauses, **kwargs)
+    return f"(timezone('utc', clock_timestamp()) + make_interval(secs => {seconds}))"
+
+
+@compiles(database_later, "mysql")
+@compiles(database_later, "mariadb")
+def _mysql_later(element: Any, compiler: Any, **kwargs: Any) -> str:
+    return f"timestampadd(microsecond, 1000000 * ({compiler.process(element.clauses, **kwargs)}), utc_timestamp(6))"
+
+
 def settings(url: str, busy_timeout: float, statement_timeout: float) -> Settings:
     """Return how to open a database; times are seconds.
 

@@ -425,6 +425,34 @@ services = sa.Table(
     sa.Column("updated_at", _time(), nullable=False),
 )
 
+# The lives of the workers of clusters: who has a row may still be at work. See :mod:`volmgr.cluster`.
+members = sa.Table(
+    "members",
+    metadata,
+    _id(primary_key=True),
+    sa.Column("service", sa.String(255), nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("machine", sa.String(64), nullable=False),
+    sa.Column("boot", sa.String(64), nullable=False),
+    sa.Column("lock_path", sa.String(1024), nullable=False),
+    sa.Column("draining", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("expires_at", _time(), nullable=False),
+    sa.Column("created_at", _time(), nullable=False),
+    sa.Index(None, "service"),
+)
+
+# What a member of a cluster is just about to make the target follow; ``id`` is made from service and key.
+cluster_locks = sa.Table(
+    "cluster_locks",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("service", sa.String(255), nullable=False),
+    sa.Column("key", sa.String(512), nullable=False),
+    _id("member_id", nullable=False),
+    sa.Index(None, "service"),
+    sa.Index(None, "member_id"),
+)
+
 volume_types = sa.Table(
     "volume_types",
     metadata,

@@ -263,10 +263,10 @@ def request_cancel(conn: Connection, operation_id: str, now: datetime.datetime) 
 
 
 def requeue(conn: Connection, operation_id: str, now: datetime.datetime) -> bool:
-    """Let a parked operation be tried again; returns whether it was parked."""
+    """Let a parked operation be tried again; returns whether it was parked, and not for want of a fence."""
     statement = (
         sa.update(T)
-        .where(T.c.id == operation_id, T.c.state == "parked")
+        .where(T.c.id == operation_id, T.c.state == "parked", T.c.parked_for.is_distinct_from("fence"))
         .values(parked_for="backend", not_before=now, deaths=0, updated_at=now)
     )
     return bool(conn.execute(statement).rowcount)

@@ -58,6 +58,8 @@ class BaseVD(Interface, interface=True):
     instant_clone: bool = False
     #: whether initiators reach the storage through a target; a driver without one answers connections itself.
     needs_target: ClassVar[bool] = True
+    #: how it is known that a dead worker of a cluster writes no more: ``host``, ``api`` or ``none``.
+    fencing: ClassVar[str] = "none"
     #: whether ``revert_to_snapshot`` changes the volume itself; once begun it can only be brought to its end.
     reverts_in_place: bool = False
 

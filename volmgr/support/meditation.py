@@ -31,7 +31,7 @@ def path_of(state_path: str, service: str) -> Path:
 
 def write(worker: Worker) -> None:
     """Write the report of a worker; what goes wrong is logged, as nobody waits here for an answer."""
-    path = path_of(worker.conf.state_path, worker.host)
+    path = path_of(worker.conf.state_path, worker.name)
     try:
         text = _text(worker)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

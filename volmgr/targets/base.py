@@ -46,6 +46,8 @@ class Target(abc.ABC):
     serves_files: ClassVar[bool] = True
     #: whether the target has an export that nobody is let in to; else nothing runs for it until somebody is.
     shows_ungranted: ClassVar[bool] = True
+    #: whether several workers may sync the same exports: what one has made another one sees and changes.
+    clustered: ClassVar[bool] = False
     #: WWPNs of the ports that all exports share, so that SQL numbers them for each initiator; none: a target for each.
     ports: tuple[str, ...] = ()
 

@@ -28,6 +28,8 @@ class FakeTarget(Target):
 
     protocol: ClassVar[str] = "iscsi"
     grows_in_use: ClassVar[bool] = True
+    #: it serves nobody, so each worker can have one of its own.
+    clustered: ClassVar[bool] = True
 
     def __init__(self, config: TargetConfig) -> None:
         super().__init__(config)

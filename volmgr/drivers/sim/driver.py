@@ -39,6 +39,7 @@ class SimDriver(SimGroups, SimManage, SimImages, SimBackups, SimReplica, Observe
     vendor_name = "volmgr"
     storage_protocol: ClassVar[str | None] = "sim"
     instant_clone = True
+    fencing: ClassVar[str] = "host"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -83,6 +83,10 @@ class Bench:
     :param room: which driver the schedules run; the simulator by default.
     """
 
+    #: the class of its worlds, if it is another than usual; and whether the database's clock is the schedule's.
+    world: type[Any] | None = None
+    virtual = False
+
     def __init__(self, room: Room | None = None) -> None:
         self.room = room or SimRoom()
         shared = "/dev/shm"
@@ -93,7 +97,7 @@ class Bench:
         file.write_text(_CONFIG.format(folder=folder) + self.room.furnish(folder))
         self.conf = config.load(["--config-file", str(file)])
         (self.options,) = config.backends(self.conf)
-        self.database = SimDatabase(f"sqlite:///{folder}/volmgr.sqlite")
+        self.database = SimDatabase(f"sqlite:///{folder}/volmgr.sqlite", virtual=self.virtual)
         schema.prepare(self.database, embedded=True)
         self.cipher = crypto.Cipher.open(str(folder / "keys.json"), self.database)
         with self.database.writer() as conn:

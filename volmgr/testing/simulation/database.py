@@ -8,13 +8,14 @@ threads change places before and after it, never inside.
 from __future__ import annotations
 
 import contextlib
+import datetime
 from types import TracebackType
 from typing import Any
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection
 
-from volmgr.db.engine import CommitUnknown, Database, Transaction
+from volmgr.db.engine import CommitUnknown, Database, Transaction, utcnow
 from volmgr.testing.simulation.scheduler import Scheduler, VirtualClock
 
 
@@ -23,14 +24,27 @@ class CommitLost(Exception):
 
 
 class SimDatabase(Database):
-    """A database whose scheduler changes with every schedule."""
+    """A database whose scheduler changes with every schedule.
 
-    def __init__(self, url: str) -> None:
+    :param virtual: whether the database's own clock is the schedule's.
+    """
+
+    def __init__(self, url: str, *, virtual: bool = False) -> None:
         self.scheduler: Scheduler | None = None
         super().__init__(url)
         self._turns = None  # a transaction is one instant: nobody waits for another's
         # A death is simulated, the machine stays: nothing need reach the disk.
         event.listen(self.engine, "connect", lambda connection, _record: connection.execute("PRAGMA synchronous = OFF"))
+        if virtual:
+            event.listen(
+                self.engine, "connect",
+                lambda connection, _record: connection.create_function("strftime", -1, self._strftime),
+            )
+
+    def _strftime(self, _format: str, _now: str, later: str = "0 seconds") -> str:
+        """Return the schedule's time in place of SQLite's own, in the only form that is asked for."""
+        now = self.clock.now() if self.scheduler is not None else utcnow()
+        return f"{now + datetime.timedelta(seconds=float(later.split()[0])):%Y-%m-%d %H:%M:%S.%f}"[:-3]
 
     def attend(self, scheduler: Scheduler | None) -> None:
         """Take part in a scheduler's schedule; None for none."""

@@ -37,6 +37,8 @@ class Life:
     def __init__(self, name: str) -> None:
         self.name = name
         self.over = False
+        #: the virtual second until which none of its threads goes on, as SIGSTOP stops a process.
+        self.stopped_until = 0.0
         self.threads: list[Thread] = []
 
 
@@ -153,6 +155,8 @@ class Scheduler:
         if thread is None:
             return
         self._note(label)
+        if thread.life.stopped_until > self._elapsed and not thread.held:
+            self._yield(thread)
         if thread.held:
             return  # inside a transaction: to all others it is one instant
         draw = self.random.random()
@@ -247,6 +251,11 @@ class Scheduler:
         life.over = True
         self.say(f"*** {life.name} dies")
 
+    def stop(self, life: Life, seconds: float) -> None:
+        """Let no thread of a life go on for so many virtual seconds; what is one instant to the others ends first."""
+        life.stopped_until = self._elapsed + seconds
+        self.say(f"*** {life.name} stops for {seconds:.0f} s")
+
     def _bury(self) -> None:
         for thread in [item for item in self._threads if item.life.over]:
             for _ in range(100):
@@ -289,12 +298,16 @@ class Scheduler:
                 raise Stuck(f"no rest after {self.steps} steps and {self._elapsed:.0f} s; {self._picture()}")
 
     def _is_able(self, thread: Thread) -> bool:
+        if thread.life.stopped_until > self._elapsed:
+            return False
         if thread.ready is None:
             return True
         return thread.ready() or (thread.deadline is not None and thread.deadline <= self._elapsed)
 
     def _advance(self) -> None:
         deadlines = [item.deadline for item in self._threads if item.deadline is not None]
+        stopped = [item.life.stopped_until for item in self._threads if item.life.stopped_until > self._elapsed]
+        deadlines = [at for at in deadlines if at > self._elapsed or not stopped] + stopped
         if not deadlines:
             raise Stuck(f"nothing would ever go on; {self._picture()}")
         self._elapsed = max(self._elapsed, heapq.nsmallest(1, deadlines)[0])

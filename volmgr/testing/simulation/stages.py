@@ -112,5 +112,5 @@ def make(bench: Bench, plan: Plan, beginning: Beginning | None = None) -> Beginn
 
 def make_world(bench: Bench, plan: Plan, **options: object) -> World:
     """Return the world of a plan, on its stage."""
-    made: Callable[..., World] = World
+    made: Callable[..., World] = bench.world or World
     return made(bench, plan, beginning=begin(bench, plan.stage, plan.transport), **options)

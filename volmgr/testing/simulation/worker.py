@@ -12,14 +12,16 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
-from volmgr import exception
+from volmgr import exception, joining
 from volmgr.backups.store import BackupStore
 from volmgr.backups.stores import DEFAULT
+from volmgr.cluster import ClusterLocks, Timer
 from volmgr.crypto import Cipher
 from volmgr.db.admission import Settings
 from volmgr.db.image_cache import CacheSettings
 from volmgr.drivers.sim import Faults, SimDriver
 from volmgr.images.access import Images
+from volmgr.joining import Fence
 from volmgr.locks import KeyedLocks
 from volmgr.manager import VolumeManager
 from volmgr.reconcile.world import Process
@@ -32,7 +34,7 @@ from volmgr.types import ExportSpec, Grant
 #: lanes and their threads: few, so that requests meet full pools.
 LANES = {"control": 3, "bulk": 2, "observe": 1}
 #: tasks that a worker keeps for as long as it lives; the world is at rest while they wait.
-BACKGROUND = ("pump", "audit")
+BACKGROUND = ("pump", "audit", "lease", "members")
 
 
 class SimFaults(Faults):
@@ -162,6 +164,9 @@ class SimWorker(Worker):
         self._audits = audits
         self._backups = backups
         self._images = images
+        #: in a cluster: what ends this life with its lease, and what makes sure that another one has ended.
+        self.timer: Timer | None = None
+        self.fence: Fence | None = None
         self._caching = CacheSettings("volmgr-images", max_count=1) if caching else None
 
     def _settings(self) -> Settings:
@@ -172,6 +177,7 @@ class SimWorker(Worker):
     def open(self) -> None:
         """Put the worker together on what is given."""
         self.target = self.driver.target_driver
+        self.membership = joining.membership(self, timer=self.timer, fence=self.fence)
         self.assemble()
 
     def assemble(self) -> None:
@@ -180,12 +186,16 @@ class SimWorker(Worker):
             self.dispatcher.backend.stores.add(DEFAULT, self._backups)
         if self._images is not None:
             self.images = self.dispatcher.backend.images = self._images
-        self.exports.locks = KeyedLocks(lambda: Lock(self.scheduler))
+        near = KeyedLocks(lambda: Lock(self.scheduler))
+        self.exports.locks = near if self.membership is None else ClusterLocks(self.membership, near)
+        if self.membership is not None:
+            self.exports.own.locks = self.exports.locks
         self.auditor._one = cast(Any, Lock(self.scheduler))
 
     def begin(self) -> None:
         """Start as the daemon does, without an RPC server; requests are served at once."""
         self.open()
+        joining.join(self)
         self.init_host()
         self.manager = VolumeManager(worker=self)
         self.spawn(self.init_host_with_rpc, "recovery")

@@ -138,6 +138,9 @@ class World:
             self.scheduler.say(f"!!! {strike.action} at {label}#{count}")
             if strike.action == "crash":
                 self.crash()
+            elif strike.action == "stop":
+                if (thread := self.scheduler.current) is not None and thread.life is not self.scheduler.outside:
+                    self.scheduler.stop(thread.life, strike.seconds)
             elif strike.action == "lost":
                 raise CommitLost
             elif strike.action == "delay":
@@ -166,13 +169,19 @@ class World:
             self.scheduler.spawn(life, f"{life.name}/start", lambda life=life: self._begin(life))  # type: ignore[misc]
 
     def _begin(self, life: Life) -> None:
+        worker = self._make(life, self.bench.conf, self.bench.options)
+        worker.begin()
+        self.worker = worker
+
+    def _make(self, life: Life, conf: Any, options: Any) -> SimWorker:
+        """Return a worker that has not begun yet."""
         driver = self.bench.room.driver(
             self.driver_class, HOST, self.target, self.store, self.scheduler,
             replica_store=self.replicas, active_backend_id=self._active(),
         )
-        worker = SimWorker(
-            self.bench.conf,
-            self.bench.options,
+        return SimWorker(
+            conf,
+            options,
             scheduler=self.scheduler,
             life=life,
             database=self.bench.database,
@@ -184,8 +193,6 @@ class World:
             images=MemoryImages(self.images),
             caching=self.plan.stage == "pictured",
         )
-        worker.begin()
-        self.worker = worker
 
     def _active(self) -> str | None:
         """Return on which replication target the backend works, as the worker reads it before it makes its driver."""
@@ -219,8 +226,7 @@ class World:
     def _post(self, request: Request, box: list[Answer]) -> Life:
         """Hand a message to the worker, once there is one; returns its life."""
         self.scheduler.wait(lambda: self.worker is not None, None, "no worker")
-        worker, life = self.worker, self.life
-        assert worker is not None
+        worker, life = self._serving()
 
         def handle() -> None:
             answer = self._call(worker, request)
@@ -231,6 +237,11 @@ class World:
         self.scheduler.say(f"message {request.name}: {request.verb} {request.args}")
         self.scheduler.spawn(life, f"{life.name}/{request.name}", handle)
         return life
+
+    def _serving(self) -> tuple[SimWorker, Life]:
+        """Return who gets the next message."""
+        assert self.worker is not None
+        return self.worker, self.life
 
     def _call(self, worker: SimWorker, request: Request) -> Answer:
         key = uuid_of(f"key of {request.name}")

@@ -47,6 +47,16 @@ def upgrade() -> None:
     op.create_index("ix_attachments_volume_id", "attachments", ["volume_id"])
 
     op.create_table(
+        "cluster_locks",
+        sa.Column("id", sa.String(64), nullable=False),
+        sa.Column("service", sa.String(255), nullable=False),
+        sa.Column("key", sa.String(512), nullable=False),
+        sa.Column("member_id", sa.String(36), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_cluster_locks"),
+    )
+    op.create_index("ix_cluster_locks_member_id", "cluster_locks", ["member_id"])
+    op.create_index("ix_cluster_locks_service", "cluster_locks", ["service"])
+    op.create_table(
         "exports",
         sa.Column("resource_id", sa.String(36), nullable=False),
         sa.Column("kind", sa.String(16), nullable=False),
@@ -132,6 +142,20 @@ def upgrade() -> None:
         sa.UniqueConstraint("resource_id", "port", "initiator", name="uq_luns_resource_id_port_initiator"),
     )
 
+    op.create_table(
+        "members",
+        sa.Column("id", sa.String(36), nullable=False),
+        sa.Column("service", sa.String(255), nullable=False),
+        sa.Column("name", sa.String(255), nullable=False),
+        sa.Column("machine", sa.String(64), nullable=False),
+        sa.Column("boot", sa.String(64), nullable=False),
+        sa.Column("lock_path", sa.String(1024), nullable=False),
+        sa.Column("draining", sa.Boolean(), server_default=sa.false(), nullable=False),
+        sa.Column("expires_at", _TIME, nullable=False),
+        sa.Column("created_at", _TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_members"),
+    )
+    op.create_index("ix_members_service", "members", ["service"])
     op.create_table(
         "objects",
         sa.Column("id", sa.String(36), nullable=False),
