@@ -443,9 +443,9 @@ class Exports:
     def rebuild(self) -> int:
         """Make every export that SQL knows, after a start; one that fails is logged, the others go on."""
         done = 0
-        for kind in names.EXPORTED:
-            with self.database.reader() as conn:
-                ids = rows.ids(conn, kind, self.settings.host)
+        with self.database.reader() as conn:
+            found = rows.ids_by_kind(conn, self.settings.host)
+        for kind, ids in found.items():
             for start in range(0, len(ids), REBUILD_BATCH):
                 done += self._rebuild(kind, ids[start : start + REBUILD_BATCH])
         return done

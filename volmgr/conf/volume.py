@@ -53,8 +53,8 @@ OPTIONS: list[cfg.Opt] = [
     cfg.StrOpt(
         "volume_copy_initiator",
         default="auto",
-        help="How this host attaches a volume of another one, to copy into it what moves there: kernel (os-brick and "
-        "the kernel's initiator, as root), user (iSCSI alone, by qemu-nbd, without rights), auto (the first of both "
+        help="How this host attaches a volume of another one, to copy into it what moves there: user (iSCSI alone, by "
+        "qemu-nbd, without rights), kernel (os-brick and the kernel's initiator, as root), auto (the first of both "
         "that can), or the dotted path of a class.",
     ),
     cfg.IntOpt(

@@ -164,6 +164,15 @@ def ids(conn: Connection, kind: str, host: str) -> list[str]:
     return list(conn.execute(query).scalars())
 
 
+def ids_by_kind(conn: Connection, host: str) -> dict[str, list[str]]:
+    """Return the ids of everything that a worker should export, by kind; one statement."""
+    found: dict[str, list[str]] = {}
+    query = sa.select(_E.c.kind, _E.c.resource_id).where(_E.c.host == host).order_by(_E.c.resource_id)
+    for row in conn.execute(query):
+        found.setdefault(row.kind, []).append(row.resource_id)
+    return found
+
+
 def names_of(conn: Connection, host: str, *, ungranted: bool = True) -> list[Any]:
     """Return (resource_id, kind, target_name) of everything that a worker should export.
 

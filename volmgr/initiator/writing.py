@@ -3,7 +3,8 @@
 
 ``kernel`` attaches it by os-brick, the way of ``volmgr attach``, which takes root and the kernel's initiator; ``user``
 has qemu-nbd speak iSCSI, which takes no rights. Whoever has attached something and dies leaves it; :meth:`forget` ends
-that. This module knows no journal and no database.
+that. ``auto`` prefers ``user``, of which nothing is left when a worker dies. This module knows no journal and no
+database.
 """
 
 from __future__ import annotations
@@ -240,14 +241,16 @@ class Initiators:
             self.get(self._asked).require(protocol)
             return self._asked
         try:
-            self.get(KERNEL).require(protocol)
+            self.get(USER).require(protocol)
         except exception.VolmgrError as error:
             try:
-                self.get(USER).require(protocol)
-            except exception.Unsupported:
+                self.get(KERNEL).require(protocol)
+            except exception.VolmgrError:
+                if isinstance(error, exception.Unsupported):
+                    raise
                 raise error from None
-            return USER
-        return KERNEL
+            return KERNEL
+        return USER
 
     def get(self, name: str) -> Initiator:
         """Return a way by its name, or by the dotted path of its class.

@@ -146,4 +146,6 @@ def test_a_machine_whose_worker_is_killed_goes_on(machines: Machines, victim: st
     )
     machines.moved(volume_id, serial, answer["operation_id"])
     locks = list((machines.here.state / "locks").glob(f"{HERE}*"))
-    assert [holders(path) for path in locks] == [[machines.here.pid]], "what had attached lives on"
+    wait_until(
+        lambda: [holders(path) for path in locks] == [[machines.here.pid]], TIMEOUT, "what had attached has ended"
+    )

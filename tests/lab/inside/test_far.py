@@ -34,7 +34,10 @@ def machines(nothing_left: None, tmp_path: Path) -> Iterator[tuple[Daemon, Daemo
     files = {"volume_driver": "file", "target_ip_address": "127.0.0.1"}
     here = Daemon(
         tmp_path / "here", options=options,
-        backend={**files, "target_helper": "fake", "file_store_path": str(tmp_path / "one")},
+        backend={
+            **files, "target_helper": "fake", "file_store_path": str(tmp_path / "one"),
+            "volume_copy_initiator": "kernel",
+        },
     )
     there = Daemon(
         tmp_path / "there",
@@ -56,7 +59,8 @@ def machines(nothing_left: None, tmp_path: Path) -> Iterator[tuple[Daemon, Daemo
             daemon.stop()
 
 
-@pytest.mark.parametrize("dies", [pytest.param(False, marks=pytest.mark.extended), True])
+@pytest.mark.extended
+@pytest.mark.parametrize("dies", [False, True])
 def test_bytes_go_over_the_kernel_s_initiator(machines: tuple[Daemon, Daemon], tmp_path: Path, dies: bool) -> None:
     """And over a death of the source's worker while it has the disk: the next life takes the session over."""
     here, there = machines

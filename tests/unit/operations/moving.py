@@ -121,6 +121,7 @@ class Site:
 
     def report(self, **more: dict[str, Any]) -> None:
         """Let both measure, with ``more`` capabilities by worker, and everybody know of it."""
+        self.told = more
         for rig in (self.one, self.two):
             stats = rig.driver.get_volume_stats(refresh=True)
             stats["pools"] = [{**stats["pools"][0], **more.get(rig.settings.host.partition("@")[2], {})}]
@@ -194,7 +195,7 @@ class Site:
         return self.rig(on).dispatcher.get(answer["operation_id"])
 
     def create(self, size: int = 1, **values: Any) -> str:
-        self.report()  # a slow machine must not make a worker look dead
+        self.report(**self.told)  # a slow machine must not make a worker look dead
         volume_id = new_id()
         self.do(volumes.CreateVolume, volume_id=volume_id, size=size, host=ONE, **values)
         return volume_id
