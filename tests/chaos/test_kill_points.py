@@ -11,8 +11,8 @@ from volmgr.testing.chaos.scenarios import BY_NAME, SCENARIOS
 from volmgr.testing.chaos.strikes import Result, lanes
 
 pytestmark = pytest.mark.timeout(1800)  # the first test waits for all stories
-#: daemons that live and die side by side; each start takes most of a second of one processor.
-LANES = 3
+#: daemons that live and die side by side; they wait more than they work.
+LANES = 4
 
 
 @pytest.fixture(scope="module")

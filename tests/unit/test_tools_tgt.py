@@ -109,7 +109,7 @@ def test_listing_of_targets() -> None:
             1,
             scsi_id="VMGR0123456789abcdef0123",
             serial="0123456789abcdef0123456789abcdef",
-            size_mib=8,
+            size_mb=8,
             read_only=True,
             thin=True,
             path="/tmp/a: folder/f.img",
@@ -169,7 +169,7 @@ def test_what_tgtd_would_print_is_read_back(wanted: dict[int, tuple[str, str, st
         for tid, (target, path, acl, size) in wanted.items()
     )
     targets = show.parse_targets(text)
-    read = {one.tid: (one.name, one.disks[0].path, one.acls[1], one.disks[0].size_mib) for one in targets}
+    read = {one.tid: (one.name, one.disks[0].path, one.acls[1], one.disks[0].size_mb) for one in targets}
     assert read == {tid: (one, f"/{path}", f"iqn.{acl}", size) for tid, (one, path, acl, size) in wanted.items()}
 
 

@@ -77,9 +77,9 @@ class Maker:
 
         :raises NotFound: the storage cannot be opened.
         """
-        size_mib = _size_mib(wanted.path)
+        size_mb = _size_mb(wanted.path)
         have, created = self._make_target(wanted.name, new_tid)
-        if _is_same(have, wanted) and (have.disks[0].size_mib == size_mib or self._client.sessions(have.tid)):
+        if _is_same(have, wanted) and (have.disks[0].size_mb == size_mb or self._client.sessions(have.tid)):
             lun = have.disks[0]
             if lun.read_only == wanted.read_only:
                 return created
@@ -105,7 +105,7 @@ class Maker:
             wanted.lun,
             scsi_id=wanted.scsi_id,
             serial=wanted.serial,
-            size_mib=size_mib,
+            size_mb=size_mb,
             read_only=wanted.read_only,
             thin=wanted.thin,
             path=wanted.path,
@@ -282,11 +282,11 @@ def _is_same(have: Target, wanted: Wanted) -> bool:
     )  # fmt: skip
 
 
-def _size_mib(path: str) -> int:
-    """Return the size of a file or block device in whole MiB, rounded down as tgtd does."""
+def _size_mb(path: str) -> int:
+    """Return the size of a file or block device in MB of 10^6 bytes, to the nearest, as tgtd tells it."""
     try:
         with open(path, "rb") as file:
-            return file.seek(0, os.SEEK_END) // 2**20
+            return round(file.seek(0, os.SEEK_END) / 10**6)
     except OSError as error:
         raise exception.NotFound(
             f"The storage {path} cannot be opened: {error.strerror}", resource="storage", id=path

@@ -19,7 +19,7 @@ from volmgr import exception, names
 from volmgr.targets.base import TargetConfig
 from volmgr.targets.tgt import TgtTarget
 from volmgr.testing.waiting import wait_until
-from volmgr.types import Chap, ExportSpec, Grant, MiB, Portal, Secret
+from volmgr.types import Chap, ExportSpec, GiB, Grant, MiB, Portal, Secret
 
 sys.path.insert(0, str(Path(__file__).parent))
 import initiators  # the folder is no package
@@ -259,7 +259,7 @@ def test_growth_shows_when_nobody_is_logged_in(target: TgtTarget, spec: ExportSp
         assert "failed" not in disk.read(1, 0, 4096)
     wait_until(lambda: not sessions(target), 10, "the session to end")
     assert target.sync(dataclasses.replace(spec, size_bytes=2 * SIZE)) is True
-    assert target.client.targets()[0].disks[0].size_mib == 2 * SIZE // MiB
+    assert target.client.targets()[0].disks[0].size_mb == round(2 * SIZE / 10**6)
 
 
 def test_removed_export_leaves_nothing(target: TgtTarget, spec: ExportSpec, tmp_path: Path) -> None:
@@ -319,9 +319,16 @@ def told(request: Callable[..., None], done: list[str]) -> Callable[..., None]:
     return ask
 
 
-def test_a_restart_of_ours_refuses_nobody_at_any_moment(make: Callable[..., TgtTarget], tmp_path: Path) -> None:
-    """A new life cannot ask tgtd for a password; an account of ours that is bound here is right as it is."""
-    spec = make_spec(tmp_path, ONE, auth=Chap(names.new_account(), Secret("a-password-of-16")))
+@pytest.mark.parametrize("size", [SIZE, GiB, 2 * GiB, 3 * GiB, 1024 * GiB])
+def test_a_restart_of_ours_refuses_nobody_at_any_moment(
+    make: Callable[..., TgtTarget], tmp_path: Path, size: int
+) -> None:
+    """A new life cannot ask tgtd for a password; an account of ours that is bound here is right as it is.
+
+    Neither is a LUN made anew which tgtd tells in units of its own to be as large as it should be.
+    """
+    spec = make_spec(tmp_path, ONE, auth=Chap(names.new_account(), Secret("a-password-of-16")), size_bytes=size)
+    os.truncate(spec.path, size)
     first = make()
     first.sync(spec)
     first.stop()

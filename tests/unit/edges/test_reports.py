@@ -141,7 +141,7 @@ def test_any_listing_of_tgtd(text: str) -> None:
 
 def test_the_listing_that_others_are_made_of_is_right() -> None:
     (target,) = show.parse_targets(LISTING.decode())
-    assert (target.disks[0].size_mib, target.sessions[0].initiator) == (1024, "iqn.1993-08.org.debian:01:a")
+    assert (target.disks[0].size_mb, target.sessions[0].initiator) == (1024, "iqn.1993-08.org.debian:01:a")
 
 
 # --- LIO ------------------------------------------------------------------------------------------------------------

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import tempfile
 from typing import Any
 
 from volmgr.testing.chaos.story import INITIATOR
 
+LOG = logging.getLogger(__name__)
 SECONDS = 30
 
 
@@ -31,4 +33,7 @@ def write(info: dict[str, Any], offset: int, block: bytes) -> bool:
             [*argv, "--image-opts", options, "-c", command],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SECONDS, check=False,
         )
-    return done.returncode == 0 and f"wrote {len(block)}/{len(block)} bytes" in done.stdout
+    written = done.returncode == 0 and f"wrote {len(block)}/{len(block)} bytes" in done.stdout
+    if not written:
+        LOG.warning("qemu-io to %s: %s%s", data["target_iqn"], done.stdout, done.stderr)
+    return written

@@ -42,13 +42,13 @@ class Session:
 
 @dataclass(frozen=True)
 class Lun:
-    """A logical unit; tgtd tells sizes in whole MiB only, rounded down. LUN 0 is tgtd's own controller."""
+    """A logical unit; tgtd tells sizes in MB of 10^6 bytes, to the nearest. LUN 0 is tgtd's own controller."""
 
     number: int
     kind: str = "disk"
     scsi_id: str = ""
     serial: str = ""
-    size_mib: int = 0
+    size_mb: int = 0
     block_size: int = 512
     online: bool = True
     read_only: bool = False
@@ -163,7 +163,7 @@ def _lun(node: _Node) -> Lun:
         kind=values.get("Type", ""),
         scsi_id=values.get("SCSI ID", ""),
         serial=values.get("SCSI SN", ""),
-        size_mib=int(size[1]),
+        size_mb=int(size[1]),
         block_size=int(size[2]),
         online=values.get("Online") == "Yes",
         read_only=values.get("Readonly") == "Yes",
