@@ -188,7 +188,7 @@ class Shipping:
         try:
             found = self.here.vg.report()
             if replicated(found):
-                self.there.thin_pool.watch()
+                self._watch_pool()
             for object_id, volume_id in replicated(found).items():
                 if self._life != life:
                     break
@@ -198,6 +198,13 @@ class Shipping:
             LOG.warning("The replicas of %s are not looked after: %s", self.here, error)
         except Exception:
             LOG.exception("The replicas of %s are not looked after", self.here)
+
+    def _watch_pool(self) -> None:
+        try:
+            self.there.thin_pool.watch()
+        except exception.VolmgrError as error:
+            # Each volume that cannot be shipped into it says so by itself.
+            LOG.warning("The pool %s is not looked after: %s", self.there, error)
 
     def _follow(self, object_id: str, volume_id: str) -> None:
         self._sign = time.monotonic()

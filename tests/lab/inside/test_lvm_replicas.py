@@ -66,7 +66,7 @@ def ended(driver: LVMVolumeDriver, volume: Volume) -> None:
     assert not [name for name in left if volume.name_id in name]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_first_group_that_dies_leaves_exactly_what_was_shipped(pair: Pair, rng: random.Random) -> None:
     driver = pair.driver()
     volume = replicated(driver)
@@ -90,7 +90,7 @@ def test_a_first_group_that_dies_leaves_exactly_what_was_shipped(pair: Pair, rng
 
 
 @extended
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_first_group_that_comes_back_gets_what_was_written_meanwhile(pair: Pair, rng: random.Random) -> None:
     driver = pair.driver()
     volume = replicated(driver)
@@ -334,12 +334,12 @@ def bench(
 
 
 @extended
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 class TestReplicas(suite.TestReplicas):
     """Replicas of single volumes."""
 
 
 @extended
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 class TestFailover(suite.TestFailover):
     """A backend that fails over."""

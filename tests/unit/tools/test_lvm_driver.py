@@ -115,6 +115,22 @@ class TestCopies:
         assert copy.read_bytes() == source.read_bytes()
         assert len(seen) == 4 * MiB // chunk
 
+    def test_ranges_are_copied_with_their_zeros_and_nothing_else(self, tmp_path: Path) -> None:
+        source, copy = tmp_path / "source", tmp_path / "copy"
+        data = b"x" * 4096 + bytes(2 * MiB) + b"y" * (MiB - 4096)
+        source.write_bytes(data)
+        copy.write_bytes(b"\xff" * len(data))
+        seen: list[float] = []
+        ranges = [(0, 8192), (MiB, MiB + 65536), (3 * MiB - 65536, 4 * MiB), (8 * MiB, 9 * MiB)]
+        count = lvm_copy.copy_ranges(str(source), str(copy), ranges, seen.append, pace=lvm_copy.Pace(0), chunk=32768)
+        wanted = bytearray(b"\xff" * len(data))
+        for start, end in ranges[:3]:
+            wanted[start : min(end, len(data))] = data[start:end]
+        assert copy.read_bytes() == bytes(wanted)
+        assert count == 8192 + 2 * 65536
+        assert seen == sorted(seen) and seen[-1] == 1.0 and len(seen) == 5
+        assert lvm_copy.copy_ranges(str(source), str(copy), [], seen.append, pace=lvm_copy.Pace(0)) == 0
+
     def test_zeros(self, tmp_path: Path) -> None:
         device = tmp_path / "device"
         device.write_bytes(b"\xff" * (12 * MiB))
