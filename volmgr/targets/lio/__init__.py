@@ -3,7 +3,7 @@
 
 Each export is one LIO target with one portal group, one LUN and an entry for each initiator. A sync reads what is there
 under the export's own name, plans, and writes to configfs from this process; nothing else is listed, so its cost does
-not grow with the number of exports. Where it only takes initiators away from what this life has made it reads no more
+not grow with the number of exports. Where it only takes everybody away from what this life has made it reads no more
 than their entries, as to read is the most of what that costs. No configuration is saved: what should be there is known
 elsewhere and told again.
 It knows nothing of drivers, databases or RPC.
@@ -29,7 +29,7 @@ from volmgr.targets import iscsi_data
 from volmgr.targets.base import Target, TargetConfig
 from volmgr.targets.lio import iscsi
 from volmgr.targets.lio.configfs import ROOT, Configfs, apply
-from volmgr.targets.lio.tree import Make, Offer, Step, plan, takes_away_only
+from volmgr.targets.lio.tree import Make, Offer, Step, plan, takes_everybody_away
 from volmgr.types import ExportSpec, Grant, Json, ObservedExport
 
 LOG = logging.getLogger(__name__)
@@ -175,8 +175,8 @@ class LioTarget(Target):
         """Read what is there and return what is to be done."""
         made, have = self._made.get(name), None
         with self._told(f"read {name}"):
-            if wanted is not None and made is not None and takes_away_only(wanted, made):
-                have = iscsi.read_doomed(self.tree, wanted, made)
+            if wanted is not None and made is not None and takes_everybody_away(wanted, made):
+                have = iscsi.read_doomed(self.tree, made)
             return plan(wanted, have or iscsi.read(self.tree, name))
 
     def _run(self, steps: Sequence[Step]) -> OSError | None:

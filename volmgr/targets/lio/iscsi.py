@@ -97,13 +97,13 @@ def read(tree: Reader, name: str, *, sessions: bool = False) -> Observed:
     )
 
 
-def read_doomed(tree: Reader, wanted: Wanted, made: Wanted) -> Observed | None:
-    """Return what was made, with those entries of it as they are that have to go; much less is looked at.
+def read_doomed(tree: Reader, made: Wanted) -> Observed | None:
+    """Return what was made, with its entries as they are, for whom everybody is to be taken away from; little is read.
 
-    To take an initiator away its entry is all that matters, and that nobody gets in without one: what is served, and
-    where, is looked at when somebody is let in.
+    The entries are all that matters then, and that nobody gets in without one: what is served, and where, is looked at
+    when somebody is let in.
 
-    :param made: what was there; ``wanted`` is that without some initiators.
+    :param made: what was there.
     :returns: None if somebody has changed what is looked at: then all must be.
     """
     group = f"{target_path(made.name)}/{TPG}"
@@ -114,10 +114,10 @@ def read_doomed(tree: Reader, wanted: Wanted, made: Wanted) -> Observed | None:
     if any(tree.read(f"{group}/attrib/{key}") != tpg.attributes[key] for key in ("generate_node_acls", AUTHENTICATION)):
         return None
     present = set(tree.folders(f"{group}/acls"))
-    if not wanted.acls.keys() <= present <= made.acls.keys():
+    if not present <= made.acls.keys():
         return None
-    acls = {name: tpg.acls[name] for name in wanted.acls}
-    for name in present - wanted.acls.keys():
+    acls = {}
+    for name in present:
         path = f"{group}/acls/{name}"
         luns = [folder for folder in tree.folders(path) if folder.startswith("lun_")]
         # Its account is believed to be there, so that it is taken first.

@@ -130,10 +130,9 @@ def as_made(wanted: Wanted) -> Observed:
     )
 
 
-def takes_away_only(wanted: Wanted, made: Wanted) -> bool:
-    """Return whether ``wanted`` is ``made`` without some of its initiators, and nothing else."""
-    fewer = len(wanted.acls) < len(made.acls) and wanted.acls.items() <= made.acls.items()
-    return fewer and replace(made, acls=wanted.acls) == wanted
+def takes_everybody_away(wanted: Wanted, made: Wanted) -> bool:
+    """Return whether ``wanted`` is ``made`` without its initiators, and nothing else."""
+    return bool(made.acls) and replace(made, acls={}) == wanted
 
 
 # --- steps
