@@ -116,7 +116,7 @@ def test_what_cannot_be_shared_is_no_cluster(tmp_path: Path) -> None:
     for name, options, word in (
         ("rack", {}, "both named rack"),
         ("three", {"transport": f"unix://{tmp_path}/rpc"}, "transport"),
-        ("four", {"target": "tgt"}, "of its own"),
+        ("four", {"target": "tgtadm"}, "of its own"),
     ):
         worker = made(loaded(tmp_path, name, **options))
         with pytest.raises(exception.InvalidConfiguration, match=word):
