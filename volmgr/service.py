@@ -180,7 +180,7 @@ class Worker:
             stores=Stores.from_conf(self.conf),
             frozen=lambda: replicas.frozen,
             images=self.images,
-            initiators=equipment.initiators(self.conf, self.options, self.incarnation.fd),
+            initiators=equipment.initiators(self.conf, self.options, self.incarnation.held_fd),
             membership=self.membership,
         )
         self.dispatcher = Dispatcher(
