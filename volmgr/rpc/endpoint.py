@@ -53,6 +53,9 @@ def _endpoint(function: F, checks: dict[str, Check], *, connects: bool, journall
                 answer = function(*bound.args, **bound.kwargs)
         except Exception as error:
             self.ended(context, function.__name__, checked, began, error)
+            if isinstance(error, exception.LeaseLost):
+                # A member of a cluster that ends: another one takes it.
+                raise exception.BackendDown(error.message, hint="Send the request again") from error
             raise
         self.ended(context, function.__name__, checked, began)
         return answer
