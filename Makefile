@@ -59,7 +59,7 @@ docs: install ## the documentation, into doc/build/html
 	@$(PYTHON) -m sphinx -q -W --keep-going -b html doc/source doc/build/html
 
 genman: install ## the man pages, into doc/man
-	@$(PYTHON) -m sphinx -q -W --keep-going -b man -d doc/build/doctrees-man doc/source doc/man
+	@$(PYTHON) -m sphinx -q -W -E --keep-going -b man -d doc/build/doctrees-man doc/source doc/man
 
 gencompletion: install ## the completion for bash, into etc/bash_completion.d
 	@.venv/bin/volmgr complete > etc/bash_completion.d/volmgr
