@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pathlib
 import random
 import signal
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 
@@ -113,24 +114,30 @@ def test_a_first_group_that_comes_back_gets_what_was_written_meanwhile(pair: Pai
 # --- a death at any moment ----------------------------------------------------------------------------------------
 
 
+DYING = """
+import sys
+from pathlib import Path
+from volmgr.testing.lab.lvm_pair import REPLICATED, Pair
+from volmgr.types import Volume
+folder, what, volume_id, over = sys.argv[1:]
+volume = Volume(id=volume_id, size=1, volume_type=REPLICATED)
+driver = Pair(Path(folder)).driver(over == "over")
+if what == "ship":
+    driver.shipping.ship(volume.name_id, volume.id)
+elif what == "promote":
+    driver.promote_replica(None, volume)
+else:
+    driver.failover_host(None, [volume], what)
+"""
+
+
 def killed_at(moment: str, pair: Pair, what: str, volume: Volume, over: bool = False) -> None:
-    """Have a child that starts as a worker does do something, until it is killed at a moment."""
-    child = os.fork()
-    if not child:
-        status = 1
-        with contextlib.suppress(BaseException):
-            killpoints._hook = killpoints._Hook(moment, None, None)
-            driver = pair.driver(over)
-            if what == "ship":
-                ship(driver, volume)
-            elif what == "promote":
-                driver.promote_replica(None, volume)
-            else:
-                driver.failover_host(None, [volume], what)
-            status = 2
-        os._exit(status)
-    _pid, ending = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(ending) and os.WTERMSIG(ending) == signal.SIGKILL, ending
+    """Have another process, which starts as a worker does, do something until it is killed at a moment."""
+    done = subprocess.run(
+        [sys.executable, "-c", DYING, str(pair.folder), what, volume.id, "over" if over else "begins"],
+        env={**os.environ, killpoints.ENVIRONMENT: moment}, capture_output=True, text=True, timeout=300, check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
 
 
 SHIPPING = ("taken", "begun", "copying#2", "copied")
