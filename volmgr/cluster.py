@@ -78,8 +78,6 @@ class Membership:
         self._until = 0.0
         self._guard = threading.Lock()
         self._over = threading.Event()
-        #: keys of locks that could not be given back, because the database was away.
-        self.owed: set[str] = set()
 
     # --- the lease ------------------------------------------------------------------------------------------------
 
@@ -197,7 +195,6 @@ class Membership:
 
     def look(self) -> None:
         """Remove members that have died, and park what those were at of which nobody knows whether they have."""
-        self._give_owed()
         with self.database.reader() as conn:
             draining = members.is_draining(conn, self.member.id)
             ended = members.ended(conn, self.member.service, self.grace)
@@ -227,12 +224,6 @@ class Membership:
             return other.lock_path == mine.lock_path
         return bool(mine.machine) and other.machine == mine.machine
 
-    def _give_owed(self) -> None:
-        if keys := sorted(self.owed):
-            with self.database.writer() as conn:
-                members.give(conn, self.member.service, keys, self.member.id)
-            self.owed.difference_update(keys)
-
 
 class ClusterLocks(KeyedLocks):
     """Locks by key that the members of a cluster share: beside the lock in this process there is one in SQL.
@@ -244,6 +235,8 @@ class ClusterLocks(KeyedLocks):
         super().__init__()
         self._near = near
         self._of = membership
+        #: keys of locks that could not be given back, because the database was away.
+        self.owed: set[str] = set()
 
     @contextlib.contextmanager
     def hold(self, key: str, timeout: float = LOCK_TIMEOUT, *, about: str | None = None) -> Iterator[None]:
@@ -269,7 +262,7 @@ class ClusterLocks(KeyedLocks):
             with self._of.database.writer(urgent=True) as conn:
                 return members.take(conn, member.service, key, member.id)
 
-        self._of.owed.discard(key)
+        self.owed.discard(key)
         try:
             return self._of.database.repeating(write)
         except Exception as error:
@@ -279,13 +272,29 @@ class ClusterLocks(KeyedLocks):
 
     def _give(self, key: str) -> None:
         """Give a lock back; what was done under it is done, so where the database is away it is given back later."""
-        member = self._of.member
         try:
-            with self._of.database.writer(urgent=True) as conn:
-                members.give(conn, member.service, [key], member.id)
+            self._release(key)
         except exception.VolmgrError as error:
-            self._of.owed.add(key)
+            self.owed.add(key)
             LOG.warning("The lock %s is given back later: %s", key, error)
+
+    def _release(self, key: str) -> None:
+        member = self._of.member
+        with self._of.database.writer(urgent=True) as conn:
+            members.give(conn, member.service, key, member.id)
+
+    def give_owed(self) -> None:
+        """Give back what could not be; a lock that somebody here has again by now is his to give back.
+
+        :raises VolmgrError: the database is still away.
+        """
+        for key in sorted(self.owed):
+            if self._near.users(key):
+                continue
+            with self._near.hold(key):
+                if key in self.owed:
+                    self._release(key)
+                    self.owed.discard(key)
 
     def _busy(self, key: str, timeout: float, meant: str) -> exception.VolmgrError:
         with self._of.database.reader() as conn:

@@ -394,9 +394,10 @@ class Exports:
             self._forget(resource_id)
             return True
 
-    def sync(self, kind: str, resource_id: str) -> bool:
+    def sync(self, kind: str, resource_id: str, *, size: int | None = None) -> bool:
         """Make the target what SQL says of one resource; returns whether it should be exported.
 
+        :param size: GiB that it has by now, where SQL does not say so yet.
         :raises Moved: it is another worker's.
         """
         with self.locks.hold(resource_id):
@@ -405,6 +406,8 @@ class Exports:
             if found is None or found.export is None:
                 return False
             self._here(found)
+            if size is not None and isinstance(found.resource, types.Volume):
+                found = dataclasses.replace(found, resource=dataclasses.replace(found.resource, size=size))
             self._sync(found if self.target is not None else self._with_accounts([found])[0])
             self._free_numbers(found)
             return True

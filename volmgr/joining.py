@@ -105,7 +105,15 @@ def join(worker: Worker) -> None:
     if (own := worker.membership) is not None:
         own.join()
         worker.spawn(own.keep, "lease")
-        worker.spawn(lambda: own.watch(lambda: worker.dispatcher.paused or worker.dispatcher.recover()), "members")
+        worker.spawn(lambda: own.watch(lambda: _adopt(worker)), "members")
+
+
+def _adopt(worker: Worker) -> None:
+    """Take up operations of nobody, and give back locks that could not be given back before."""
+    if isinstance(locks := worker.exports.locks, ClusterLocks):
+        locks.give_owed()
+    if not worker.dispatcher.paused:
+        worker.dispatcher.recover()
 
 
 def leave(worker: Worker, drained: bool) -> bool:

@@ -276,7 +276,8 @@ class Database:
 
     def _end_reading(self, conn: Connection) -> None:
         conn.rollback()
-        self._settings.set_autocommit(conn.connection.dbapi_connection, False)
+        if not conn.invalidated:  # to look at one that broke would open another
+            self._settings.set_autocommit(conn.connection.dbapi_connection, False)
 
 
 class Transaction:

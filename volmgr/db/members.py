@@ -8,7 +8,6 @@ database's, the one clock that all hosts share.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -206,10 +205,9 @@ def take(conn: Connection, service: str, key: str, member_id: str) -> bool:
     return True
 
 
-def give(conn: Connection, service: str, keys: Sequence[str], member_id: str) -> None:
-    """Give locks of a member back."""
-    ids = [_lock_id(service, key) for key in keys]
-    conn.execute(sa.delete(_L).where(_L.c.id.in_(ids), _L.c.member_id == member_id))
+def give(conn: Connection, service: str, key: str, member_id: str) -> None:
+    """Give the lock of a key back, if it is the member's."""
+    conn.execute(sa.delete(_L).where(_L.c.id == _lock_id(service, key), _L.c.member_id == member_id))
 
 
 def held(conn: Connection, service: str) -> list[str]:

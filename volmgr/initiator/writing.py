@@ -139,29 +139,31 @@ class UserInitiator(Initiator):
 
     @contextlib.contextmanager
     def attached(self, info: Info) -> Iterator[str | Disk]:
-        with tempfile.TemporaryDirectory(prefix="volmgr-") as folder:
-            path = os.path.join(folder, "disk")
-            process, said = self._serve(dict(info["data"]), path)
-            try:
-                with _opened(process, path, said) as disk:
-                    self.reach("attached")
-                    yield disk
-                    offload(disk.flush)
-                _ended(process, LOGOUT_SECONDS)
-                self.reach("detached")
-            finally:
-                process.kill()
-                _ended(process, LOGOUT_SECONDS)
-                os.close(said)
+        with contextlib.ExitStack() as stack:
+            # What it says goes to a file in memory.
+            said = os.memfd_create("said", os.MFD_CLOEXEC)
+            stack.callback(os.close, said)
+            # Once it is connected nobody needs the socket's name, so a worker that dies later leaves no folder.
+            with tempfile.TemporaryDirectory(prefix="volmgr-") as folder:
+                path = os.path.join(folder, "disk")
+                process = self._serve(dict(info["data"]), path, said)
+                stack.callback(_ended, process, LOGOUT_SECONDS)
+                stack.callback(process.kill)
+                opened = _opened(process, path, said)
+            with opened as disk:
+                self.reach("attached")
+                yield disk
+                offload(disk.flush)
+            _ended(process, LOGOUT_SECONDS)
+            self.reach("detached")
 
-    def _serve(self, data: dict[str, Any], path: str) -> tuple[subprocess.Popen[bytes], int]:
-        """Start qemu-nbd; returns it, and the file of what it says. The secret goes by a file in memory."""
+    def _serve(self, data: dict[str, Any], path: str, said: int) -> subprocess.Popen[bytes]:
+        """Start qemu-nbd and return it. The secret goes by a file in memory."""
         values = {
             "driver": "iscsi", "transport": "tcp", "portal": data["target_portal"], "target": data["target_iqn"],
             "lun": data["target_lun"], "initiator-name": self.properties()["initiator"],
         }
         argv, fds = ["qemu-nbd", f"--socket={path}", "--cache=none", "--discard=ignore"], []
-        said = os.memfd_create("said", os.MFD_CLOEXEC)
         with contextlib.ExitStack() as stack:
             if "auth_password" in data:
                 secret = os.memfd_create("secret", os.MFD_CLOEXEC)
@@ -173,11 +175,10 @@ class UserInitiator(Initiator):
             if self.lock_fd is not None:
                 fds.append(self.lock_fd)
             options = ",".join(f"{key}={str(value).replace(',', ',,')}" for key, value in values.items())
-            process = subprocess.Popen(
+            return subprocess.Popen(
                 [*argv, "--image-opts", options], stdin=subprocess.DEVNULL, stdout=said, stderr=said, pass_fds=fds,
                 start_new_session=True, env={"PATH": PATH, "LC_ALL": "C"},
             )
-        return process, said
 
     def forget(self, info: Info) -> None:
         """Do nothing: what a worker attached so has ended with it."""

@@ -412,8 +412,21 @@ class ExtendVolume(Operation[ExtendArgs]):
                 if not self._has_grown(task, volume):
                     raise
                 LOG.warning("The volume %s was extended, although the driver said: %s", volume.id, error)
+            if task.data.get("exported"):
+                # Before anybody is told of the end: who is connected looks for the new size then.
+                self._show(task)
 
         return (Step("extend", extend),)
+
+    def _show(self, task: Task) -> None:
+        """Let the target follow the storage, as far as it can now: a volume that has grown has grown all the same."""
+        try:
+            task.backend.exports.sync("volume", self.a.volume_id, size=self.a.new_size)
+            task.data["shown"] = True
+        except exception.LeaseLost:
+            raise
+        except exception.VolmgrError as error:
+            LOG.warning("The export of %s does not show its new size yet: %s", self.a.volume_id, error)
 
     def _has_grown(self, task: Task, volume: types.Volume) -> bool:
         if not task.driver.supports("recognise"):
@@ -428,8 +441,8 @@ class ExtendVolume(Operation[ExtendArgs]):
         volume = task.volume(self.a.volume_id)
         tx.release("volume", volume.id, size=self.a.new_size)
         tx.resize_object(volume.name_id, self.a.new_size)
-        # Who was connected meanwhile has been shown the size of before.
-        task.data["exported"] = exports.exported(tx.conn, [volume.id])
+        # Who was connected while it grew may have been shown the size of before.
+        task.data["exported"] = not task.data.get("shown") and exports.exported(tx.conn, [volume.id])
         return {"volume_id": volume.id, "size": self.a.new_size}
 
     def committed(self, task: Task) -> None:

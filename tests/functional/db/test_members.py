@@ -101,7 +101,7 @@ def test_a_lock_dies_with_its_holder(database: Database) -> None:
         assert members.holder(conn, SERVICE, "v") == "one@b"
         assert members.held(conn, SERVICE) == ["v"]
     with database.writer() as conn:
-        members.give(conn, SERVICE, ["v"], two.id)  # not its own
+        members.give(conn, SERVICE, "v", two.id)  # not its own
     assert not take(database, "v", two)
     with database.writer() as conn:
         # As a late write of a life that is no member any more: its row went, and then it takes a lock.
@@ -109,7 +109,7 @@ def test_a_lock_dies_with_its_holder(database: Database) -> None:
     assert take(database, "v", one)
     assert take(database, "v", two)
     with database.writer() as conn:
-        members.give(conn, SERVICE, ["v"], two.id)
+        members.give(conn, SERVICE, "v", two.id)
     with database.reader() as conn:
         assert members.holder(conn, SERVICE, "v") is None
 

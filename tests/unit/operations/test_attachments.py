@@ -14,7 +14,9 @@ from volmgr import exception
 from volmgr.db import models
 from volmgr.db.answered import arrival
 from volmgr.operations import snapshots, volumes
+from volmgr.targets.fake import FakeTarget
 from volmgr.testing.rig import Rig
+from volmgr.types import GiB
 
 CONNECTOR = {"initiator": "iqn.1993-08.org.debian:01:a", "ip": "127.0.0.1", "host": "compute"}
 OTHER = {"initiator": "iqn.1993-08.org.debian:01:b", "ip": "127.0.0.2", "host": "other"}
@@ -222,6 +224,42 @@ def test_attached_growth_is_refused_where_the_target_cannot(rig: Rig) -> None:
     operation = rig.do(volumes.ExtendVolume, volume_id=volume_id, new_size=2)
     assert operation is not None
     assert operation.state == "done"
+
+
+def test_a_new_size_is_shown_before_anybody_is_told_of_the_end(tmp_path: Path) -> None:
+    shown = list[int]()
+
+    def look(point: str) -> None:
+        if point == "extend_volume/-/close":
+            shown.extend(item.size_bytes // GiB for item in served.values())
+
+    made = Rig(tmp_path, killpoint=look, grows_in_use=True)
+    target = made.target
+    assert isinstance(target, FakeTarget)
+    served = target.exports
+    volume_id = make(made)
+    made.attachments.initialize("volume", volume_id, CONNECTOR)
+    before = len(target.calls)
+    made.do(volumes.ExtendVolume, volume_id=volume_id, new_size=3)
+    assert shown == [3]
+    assert [method for method, _name in target.calls[before:]] == ["sync"]  # once is enough
+    made.close()
+
+
+def test_a_new_size_that_cannot_be_shown_is_shown_later(tmp_path: Path) -> None:
+    made = Rig(tmp_path, grows_in_use=True)
+    target = made.target
+    assert isinstance(target, FakeTarget)
+    volume_id = make(made)
+    made.attachments.initialize("volume", volume_id, CONNECTOR)
+    target.failure = exception.BackendDown("away")
+    operation = made.do(volumes.ExtendVolume, volume_id=volume_id, new_size=3)
+    assert operation is not None
+    assert operation.state == "done"
+    target.failure = None
+    made.exports.rebuild()
+    assert [item.size_bytes for item in target.exports.values()] == [3 * GiB]
+    made.close()
 
 
 def test_a_rebuild_reads_many_exports_in_few_statements(rig: Rig) -> None:
