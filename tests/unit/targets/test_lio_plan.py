@@ -230,12 +230,7 @@ def test_from_any_state_safely_to_the_wanted_one(story: tuple[list[Event], Wante
     assert foreign_part(model) == foreign
 
 
-@settings(max_examples=300, deadline=None)
-@given(WANTED.filter(lambda wanted: bool(wanted.acls)), st.lists(st.sampled_from(TAMPERINGS), max_size=2))
-def test_to_take_away_the_entries_are_enough_to_look_at(
-    made: Wanted, tamperings: list[Callable[[Model], None]]
-) -> None:
-    """Whatever somebody changed meanwhile: everybody is out, in safe steps, and nothing else got worse."""
+def check_taken_away(made: Wanted, *tamperings: Callable[[Model], None]) -> None:
     wanted = replace(made, acls={})
     assert takes_everybody_away(wanted, made)
     model = new_model()
@@ -249,13 +244,35 @@ def test_to_take_away_the_entries_are_enough_to_look_at(
         watch()
     assert not model.admitted(GROUP)
     assert not [path for path in model.made if path.startswith(f"{GROUP}/acls/")]
-    open_to_all = model.read(f"{GROUP}/attrib/generate_node_acls") == "1"
-    assert not (open_to_all and model.read(f"{GROUP}/enable") == "1")
+    if model.exists(GROUP) and model.read(f"{GROUP}/enable") == "1":
+        attributes = [model.read(f"{GROUP}/attrib/{key}") for key in ("generate_node_acls", "authentication")]
+        assert attributes == ["0", str(int(made.auth is not None))]
     if not tamperings:
         check_reached(model, wanted)
     # What was not looked at is mended as soon as all is.
     run(model, wanted, Watch(model, wanted))
     check_reached(model, wanted)
+
+
+@settings(max_examples=300, deadline=None)
+@given(WANTED.filter(lambda wanted: bool(wanted.acls)), st.lists(st.sampled_from(TAMPERINGS), min_size=1, max_size=2))
+def test_to_take_away_the_entries_are_enough_to_look_at(
+    made: Wanted, tamperings: list[Callable[[Model], None]]
+) -> None:
+    """Whatever somebody changed meanwhile: everybody is out, in safe steps, and nothing else got worse."""
+    check_taken_away(made, *tamperings)
+
+
+def test_everybody_goes_when_nothing_was_changed() -> None:
+    check_taken_away(simple())
+
+
+@pytest.mark.parametrize("acls", [{ONE: False}, {ONE: False, TWO: True}], ids=["one", "two"])
+@pytest.mark.parametrize("tampering", TAMPERINGS)
+def test_each_change_is_seen_or_does_no_harm_when_everybody_goes(
+    tampering: Callable[[Model], None], acls: dict[str, bool]
+) -> None:
+    check_taken_away(simple(acls=acls), tampering)
 
 
 @settings(max_examples=100, deadline=None)

@@ -100,8 +100,8 @@ def read(tree: Reader, name: str, *, sessions: bool = False) -> Observed:
 def read_doomed(tree: Reader, made: Wanted) -> Observed | None:
     """Return what was made, with its entries as they are, for whom everybody is to be taken away from; little is read.
 
-    The entries are all that matters then, and that nobody gets in without one: what is served, and where, is looked at
-    when somebody is let in.
+    The entries are all that matters then, and that nobody gets in without one: what is served, where, and whether, is
+    looked at when somebody is let in.
 
     :param made: what was there.
     :returns: None if somebody has changed what is looked at: then all must be.
@@ -109,8 +109,6 @@ def read_doomed(tree: Reader, made: Wanted) -> Observed | None:
     group = f"{target_path(made.name)}/{TPG}"
     believed = as_made(made)
     tpg = believed.tpgs[TPG]
-    if tree.read(f"{group}/enable") != "1":
-        return None
     if any(tree.read(f"{group}/attrib/{key}") != tpg.attributes[key] for key in ("generate_node_acls", AUTHENTICATION)):
         return None
     present = set(tree.folders(f"{group}/acls"))
