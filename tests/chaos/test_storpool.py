@@ -203,7 +203,7 @@ def test_a_kill_while_a_call_is_under_way(
     server.forget_calls()
     server.faults({"call": call, "kind": "held", "when": when})
     stage.ask(method, asked, project=project, key=key)
-    server.wait_for(call)
+    server.wait_held(call)
     stage.daemon.kill()
     if order == "first":
         server.release()

@@ -49,13 +49,14 @@ def run_import(conf: Any, arguments: argparse.Namespace) -> int:
     store, image_id = images.stores.split(arguments.id)
     info = ImageInfo(image_id, store.name, arguments.format, str(uuid.uuid4()), name=arguments.name)
     try:
-        with open(arguments.file, "rb") as file:
-            found = inspection.inspect(file.fileno(), info, images.tools.qemu)
-            upload = store.upload(dataclasses.replace(info, virtual_size=found.virtual_size))
-            while data := file.read(PIECE):
-                upload.write(data)
+        file = open(arguments.file, "rb")  # noqa: SIM115 (closed below; other errors than its own are not the file's)
     except OSError as error:
         raise exception.Invalid(f"{arguments.file}: {error.strerror}", field="file") from error
+    with file:
+        found = inspection.inspect(file.fileno(), info, images.tools.qemu)
+        upload = store.upload(dataclasses.replace(info, virtual_size=found.virtual_size))
+        while data := file.read(PIECE):
+            upload.write(data)
     print(upload.commit().full_id)
     return 0
 

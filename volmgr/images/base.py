@@ -7,15 +7,21 @@ import abc
 import contextlib
 import dataclasses
 import hashlib
+import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from volmgr import exception
 from volmgr.types import MiB
 
+LOG = logging.getLogger(__name__)
+
 CHUNK = 4 * MiB
+#: seconds until a transfer that broke off is tried again, times the tries that brought nothing.
+PAUSE = 1.0
 ZEROS = bytes(CHUNK)
 RAW, QCOW2 = "raw", "qcow2"
 #: formats that volumes are made from, and those that they are uploaded as.
@@ -95,6 +101,42 @@ class Hasher:
     def hexdigest(self) -> str:
         """Return the checksum of what was taken."""
         return self._hash.hexdigest()
+
+
+def going_on(
+    read: Callable[[int], Iterator[bytes]],
+    info: ImageInfo,
+    *,
+    offset: int,
+    size: int | None,
+    tries: int,
+    broken: tuple[type[Exception], ...],
+    down: Callable[[object], exception.BackendDown],
+) -> Iterator[bytes]:
+    """Yield an image's bytes over as many transfers as it takes.
+
+    :param read: makes a transfer from an offset on. :param size: the image's bytes, None for what one transfer brings.
+    :param tries: how many transfers in a row may bring nothing. :param broken: how a transfer ends that may be tried
+        again. :param down: makes the error of a store that fails.
+    :raises BackendDown: what ``down`` made.
+    """
+    failures = 0
+    while size is None or offset < size:
+        before = offset
+        try:
+            for data in read(offset):
+                offset += len(data)
+                yield data
+            if size is None or offset >= size:
+                return
+            error: object = f"it ended after {offset} of {size} bytes"
+        except broken as caught:
+            error = caught
+        failures = 0 if offset > before else failures + 1
+        if failures >= tries:
+            raise down(error)
+        LOG.warning("The transfer of %s breaks off at byte %d and goes on: %s", info.full_id, offset, error)
+        time.sleep(PAUSE * failures)
 
 
 class Upload(abc.ABC):

@@ -12,22 +12,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import http.client
-import logging
 import ssl
-import time
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from volmgr import exception
-from volmgr.images.base import CHUNK, RAW, ImageInfo, ImageStore, is_image_id
+from volmgr.images.base import CHUNK, RAW, ImageInfo, ImageStore, going_on, is_image_id
 from volmgr.images.directory import MANIFEST, MAX_MANIFEST, manifest_of
-
-LOG = logging.getLogger(__name__)
 
 _SUFFIXES = {".qcow2": "qcow2", ".vmdk": "vmdk", ".vhdx": "vhdx", ".iso": "iso"}
 _BROKEN = (OSError, http.client.HTTPException)
-PAUSE = 1.0
 
 
 @dataclass(frozen=True)
@@ -141,23 +136,10 @@ class HttpStore(ImageStore):
         found, name, head = self._located(info.id)
         if found.version != info.version:
             raise exception.ImageCorrupt(id=info.id, reason="it was replaced by another version")
-        size, failures = info.size if info.size is not None else head.size, 0
-        while size is None or offset < size:
-            before = offset
-            try:
-                for data in self._from(name, head, offset, info):
-                    offset += len(data)
-                    yield data
-                if size is None or offset >= size:
-                    return
-                error: object = f"it ended after {offset} of {size} bytes"
-            except _BROKEN as broken:
-                error = broken
-            failures = 0 if offset > before else failures + 1
-            if failures >= self._tries:
-                raise self._down(error)
-            LOG.warning("The transfer of %s breaks off at byte %d and goes on: %s", info.full_id, offset, error)
-            time.sleep(PAUSE * failures)
+        yield from going_on(
+            lambda start: self._from(name, head, start, info), info, offset=offset,
+            size=info.size if info.size is not None else head.size, tries=self._tries, broken=_BROKEN, down=self._down,
+        )
 
     def _from(self, name: str, head: _Head, offset: int, info: ImageInfo) -> Iterator[bytes]:
         headers = {}

@@ -31,7 +31,7 @@ def make(name: str, url: str, options: Any, staging: str) -> ImageStore:
     if scheme == "glance" and rest:
         from volmgr.images.glance import GlanceStore
 
-        return GlanceStore(name, rest, staging=staging, timeout=options.http_timeout)
+        return GlanceStore(name, rest, staging=staging, timeout=options.http_timeout, tries=options.http_tries)
     raise exception.InvalidConfiguration(
         reason=f"[images] stores: {name}:{url} is none of file:///FOLDER, http(s)://HOST/PATH and glance://CLOUD"
     )

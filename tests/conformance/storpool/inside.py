@@ -254,7 +254,7 @@ def killed(server: StorPoolServer, call: str, act: Callable[[], Any]) -> None:
             act()
         finally:
             os._exit(1)
-    server.wait_for(call)
+    server.wait_held(call)
     os.kill(child, signal.SIGKILL)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import functools
 import http.server
-import importlib.util
 import json
 import os
 import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import pytest
 
 from volmgr import exception
-from volmgr.images import http as http_store
+from volmgr.images import base
 from volmgr.images.base import ImageInfo, ImageStore
 from volmgr.images.directory import DirectoryStore
 from volmgr.images.http import HttpStore
@@ -185,7 +185,7 @@ Serve = Callable[..., str]
 @pytest.fixture
 def serve(handler: type[Handler], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     """Serves ``tmp_path/web``; returns the base URL."""
-    monkeypatch.setattr(http_store, "PAUSE", 0.0)
+    monkeypatch.setattr(base, "PAUSE", 0.0)
     (tmp_path / "web").mkdir()
     servers = []
 
@@ -329,9 +329,8 @@ class TestNames:
         with pytest.raises(exception.InvalidConfiguration):
             make("bad", url, Options, "/nowhere")
 
-    def test_glance_says_which_package_it_needs(self) -> None:
-        if importlib.util.find_spec("openstack") is not None:
-            pytest.skip("does not apply: openstacksdk is installed")
+    def test_glance_says_which_package_it_needs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "openstack", None)  # as if it were not installed
         with pytest.raises(exception.InvalidConfiguration, match="openstacksdk"):
             make("cloud", "glance://mycloud", Options, "/nowhere")
 

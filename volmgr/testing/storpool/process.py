@@ -121,9 +121,16 @@ class StorPoolServer:
         )
 
     def calls(self) -> list[dict[str, Any]]:
-        """Return every call since :meth:`forget_calls`: call, method, path, data, status, error, finished."""
+        """Return every call since :meth:`forget_calls`: call, method, path, data, status, error, held, finished."""
         found: list[dict[str, Any]] = self._steer("GET", "calls")
         return found
+
+    def wait_held(self, call: str) -> None:
+        """Wait until it holds a call: what :meth:`release` is for."""
+        wait_until(
+            lambda: any(item["call"] == call and item["held"] for item in self.calls()),
+            START_TIMEOUT, f"the StorPool contract server holds {call}",
+        )
 
     def wait_for(self, call: str, *, error: str | None = None, timeout: float = START_TIMEOUT) -> None:
         """Wait until it has got a call; with ``error`` until it has refused one with that name."""

@@ -45,9 +45,10 @@ class Server(http.server.ThreadingHTTPServer):
         self.stopping = threading.Event()
         self._gate = threading.Event()
 
-    def hold(self) -> None:
-        """Wait until :meth:`release`, or the end of the server."""
+    def hold(self, entry: dict[str, Any]) -> None:
+        """Let a call wait until :meth:`release`, or the end of the server; from now on it counts as held."""
         gate = self._gate
+        entry["held"] = True
         while not gate.wait(POLL) and not self.stopping.is_set():
             continue
 
@@ -84,7 +85,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _serve(self, method: str) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         entry: dict[str, Any] = {"call": None, "method": method, "path": self.path, "status": 200, "error": None}
-        entry["finished"] = False
+        entry |= {"held": False, "finished": False}
         steering = self.path.startswith(STEERING)
         if not steering:
             self.server.calls.append(entry)
@@ -110,20 +111,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         entry["call"] = call.name
         data = contract().check_request(call, body)
         entry["data"] = data
-        self._fault(call.name, "before")
+        self._fault(entry, "before")
         try:
             answer = self.server.cluster.call(call.name, argument, data)
         except ApiError:
-            self._fault(call.name, "after")
+            self._fault(entry, "after")
             raise
         problems = list(contract().problems(call.response, answer))
         if problems:
             raise ApiError("contract", f"The answer of {call.name} is not as described: {problems[0].message}")
-        self._fault(call.name, "after")
+        self._fault(entry, "after")
         return {"generation": self.server.cluster.world.generation, "data": answer}
 
-    def _fault(self, call: str, when: str) -> None:
-        fault = self.server.faults.take(call, when)
+    def _fault(self, entry: dict[str, Any], when: str) -> None:
+        fault = self.server.faults.take(entry["call"], when)
         if fault is None:
             return
         kind = fault["kind"]
@@ -135,7 +136,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.server.stopping.wait(fault.get("seconds", 1.0))
             return
         if kind == "held":
-            self.server.hold()
+            self.server.hold(entry)
             return
         if kind == "reset":
             self._reset()
