@@ -14,6 +14,8 @@ import pytest
 
 from volmgr.testing.storpool import namespace
 
+#: The host is a process of its own, which waits for nobody but the service.
+pytestmark = pytest.mark.once
 INSIDE = Path(__file__).with_name("inside.py")
 ROOT = Path(__file__).parents[3]
 

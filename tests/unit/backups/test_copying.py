@@ -27,6 +27,9 @@ from volmgr.drivers import progress
 from volmgr.testing.backups import MemoryStore
 from volmgr.types import MiB
 
+#: nothing of it waits for anybody, so that one kind of threads is enough.
+pytestmark = pytest.mark.once
+
 
 class Memory:
     """A journal's memory, written every few reports; ``stop_at`` reports end the work like a death does."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import example, given, settings
+import pytest
 from hypothesis import strategies as st
 
 from tests.unit.edges.strange import VALUES, WORDS
@@ -13,6 +15,8 @@ from volmgr import exception
 from volmgr.policy.guard import _rules_of
 from volmgr.scheduler import expression, specs
 
+#: nothing of it waits for anybody, so that one kind of threads is enough.
+pytestmark = pytest.mark.once
 OPERATORS = st.sampled_from([
     "<or> ", "<in> ", "<is> ", "<all-in> ", "<range-in> [ ", "<range-in> ( ", "= ", "== ", ">= ", "s== ", "s< ", "< ",
     "",

@@ -19,6 +19,8 @@ from volmgr.images.inspection import Inspected, inspect
 from volmgr.tools.qemu_img import Described, QemuImg
 from volmgr.types import MiB
 
+#: nothing of it waits for anybody, so that one kind of threads is enough.
+pytestmark = pytest.mark.once
 #: bytes of an image that are bent: all headers lie in them.
 HEAD = 4 * MiB
 

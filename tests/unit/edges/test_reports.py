@@ -24,6 +24,8 @@ from volmgr.tools.lvm_errors import LvmReportUnreadable
 from volmgr.tools.tgt import show
 from volmgr.tools.tgt.errors import TgtProtocolError
 
+#: nothing of it waits for anybody, so that one kind of threads is enough.
+pytestmark = pytest.mark.once
 FULLREPORT = json.loads((Path(__file__).parents[1] / "tools" / "fullreport.json").read_text())
 EXTENTS = {"report": [{"lv": [
     {"lv_name": "a", "seg_pe_ranges": "[a_rimage_0]:0-9 [a_rimage_1]:0-9"},

@@ -20,6 +20,8 @@ from volmgr.drivers.storpool_api import StorPoolAPI
 from volmgr.drivers.storpool_config import StorPoolConfig
 from volmgr.types import Secret
 
+#: nothing of it waits for anybody, so that one kind of threads is enough.
+pytestmark = pytest.mark.once
 STORED = {"data": [{
     "name": "os--volume-1", "templateName": "hdd", "globalId": "a.b.c", "size": 1073741824, "tags": {"vol": "1"},
 }]}  # fmt: skip

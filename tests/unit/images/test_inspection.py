@@ -16,6 +16,9 @@ from volmgr.images.inspection import Inspected, inspect
 from volmgr.tools.qemu_img import Limits, QemuImg
 from volmgr.types import GiB, MiB
 
+#: nothing of it waits for anybody, so that one kind of threads is enough.
+pytestmark = pytest.mark.once
+
 
 def look(path: Path, told: str, qemu: QemuImg | None = None) -> Inspected:
     fd = os.open(path, os.O_RDONLY)

@@ -22,6 +22,9 @@ from volmgr.images.transfer import Download, Tools, Uploading
 from volmgr.tools.qemu_img import Limits, QemuImg
 from volmgr.types import GiB, MiB, Volume
 
+#: nothing of it waits for anybody, so that one kind of threads is enough.
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def driver(tmp_path: Path) -> FileDriver:

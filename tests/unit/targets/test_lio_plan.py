@@ -33,6 +33,8 @@ from volmgr.targets.lio.tree import (
 )
 from volmgr.types import Chap, ExportSpec, Grant, Portal, Secret
 
+#: nothing of it waits for anybody, so that one kind of threads is enough.
+pytestmark = pytest.mark.once
 NAME = "iqn.2010-10.org.openstack:volume-5f4dcc3b-5aa7-4657-a6d6-1f0d2c3b4a59"
 FOREIGN = "iqn.2003-01.org.linux-iscsi.host:sn.1"
 GROUP = f"{target_path(NAME)}/{TPG}"
