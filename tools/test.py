@@ -2,9 +2,9 @@
 """Runs the test tiers and says what passed, what failed and what could not run here and why.
 
 Each tier is a process with a deadline of its own, its output goes to the terminal and its JUnit XML to build/test. They
-run one after the other in two rows at a time, as none fills two processors by itself; what the second row prints comes
-at the end. A few failed tests are run once more when all else has ended: who passes then is told as *unstable*, by
-name, with both outputs above; more than a few are not looked at twice. The last line is always
+run one after the other in several rows at a time, as none fills two processors by itself; what the further rows print
+comes at the end. A few failed tests are run once more when all else has ended: who passes then is told as *unstable*,
+by name, with both outputs above; more than a few are not looked at twice. The last line is always
 ``N passed, N failed, N skipped``, summed over all tests. Under ``--strict`` (also ``CI`` or ``VOLMGR_STRICT=1``)
 whatever could not run counts as failed. What the tiers are is in tiers.py; this module knows only how to run them.
 """
@@ -36,7 +36,7 @@ TIMED_OUT = 124
 GRACE_SECONDS = 10.0
 #: so many failed tests of a whole run may be a machine's mood; one more is a broken change.
 MOST_UNSTABLE = 3
-#: the tiers' processes, so that an interrupted run ends those of its other thread, too.
+#: the tiers' processes, so that an interrupted run ends those of its other threads, too.
 _running: set[subprocess.Popen[bytes]] = set()
 
 
@@ -219,25 +219,24 @@ def look_again(results: Sequence[Result], strict: bool, extra: Sequence[str]) ->
 
 
 def run_all(tiers: Sequence[Tier], strict: bool, extra: Sequence[str]) -> list[Result]:
-    """Run tiers in two rows; the results are in the order of ``tiers``."""
-    beside = [tier for tier in tiers if tier.beside]
-    if len(beside) in (0, len(tiers)):
-        return [run(tier, strict, extra) for tier in tiers]
+    """Run tiers in their rows; the results are in the order of ``tiers``."""
+    first, *others = ([tier for tier in tiers if tier.row == row] for row in sorted({tier.row for tier in tiers}))
     interrupted = threading.Event()
 
-    def work() -> list[Result]:
-        return [run(tier, strict, extra, _log_of(tier)) for tier in beside if not interrupted.is_set()]
+    def work(row: Sequence[Tier]) -> list[Result]:
+        return [run(tier, strict, extra, _log_of(tier)) for tier in row if not interrupted.is_set()]
 
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        others = pool.submit(work)
+    with concurrent.futures.ThreadPoolExecutor(max(1, len(others))) as pool:
+        beside = [pool.submit(work, row) for row in others]
         try:
-            results = [run(tier, strict, extra) for tier in tiers if not tier.beside]
-            results += others.result()
+            results = [run(tier, strict, extra) for tier in first]
+            for row in beside:
+                results += row.result()
         finally:
             interrupted.set()
             for process in list(_running):
                 _end(process)
-    for tier in beside:
+    for tier in (tier for row in others for tier in row):
         if _log_of(tier).exists():
             print(f"\n=== {tier.name} ===\n{_log_of(tier).read_text(encoding='utf-8', errors='replace')}", flush=True)
     return sorted(results, key=lambda result: tiers.index(result.tier))

@@ -48,7 +48,8 @@ class Tier:
     :param guest: pytest runs in a guest with a kernel of its own, which this module starts.
     :param memory: of that guest, in MiB; 0 for as much as the module gives it.
     :param matrix: its tests are told by driver and target at the end of the whole run.
-    :param beside: runs in a second row beside those without this, as none of them fills two processors by itself.
+    :param row: those of one row run one after the other, the rows at the same time: no tier fills two processors by
+        itself, and the first row waits often.
     :param quick: part of ``--quick``.
     :param optional: no error while the folder is not there.
     :param on_request: runs only when it is named.
@@ -64,7 +65,7 @@ class Tier:
     guest: str = ""
     memory: int = 0
     matrix: bool = False
-    beside: bool = False
+    row: int = 0
     quick: bool = False
     optional: bool = False
     on_request: bool = False
@@ -104,15 +105,15 @@ TIERS = (
     Tier("unit", "tests/unit", env=EVENTLET, quick=True),
     Tier("conformance", "tests/conformance", env=EVENTLET, quick=True),
     Tier("functional", "tests/functional", env=EVENTLET, minutes=45),
-    Tier("unit-threading", "tests/unit", options=AGAIN, env=THREADING, beside=True),
-    Tier("conformance-threading", "tests/conformance", options=AGAIN, env=THREADING, beside=True),
+    Tier("unit-threading", "tests/unit", options=AGAIN, env=THREADING, row=2),
+    Tier("conformance-threading", "tests/conformance", options=AGAIN, env=THREADING, row=2),
     Tier("functional-threading", "tests/functional", options=AGAIN, env=THREADING, minutes=45),
-    Tier("postgresql", "tests", options=DATABASE, env=_on("postgresql"), needs=(POSTGRESQL,), beside=True),
-    Tier("mariadb", "tests", options=DATABASE, env=_on("mariadb"), needs=(MARIADB,), beside=True),
-    Tier("lab-harness", "tests/lab", env=EVENTLET, needs=(UML,), beside=True),
+    Tier("postgresql", "tests", options=DATABASE, env=_on("postgresql"), needs=(POSTGRESQL,), row=1),
+    Tier("mariadb", "tests", options=DATABASE, env=_on("mariadb"), needs=(MARIADB,), row=1),
+    Tier("lab-harness", "tests/lab", env=EVENTLET, needs=(UML,), row=1),
     Tier(
         "lab", "tests/lab/inside", options=(*BRIEF, *WITHOUT_IT, "--durations=25"), env=EVENTLET, needs=(UML,),
-        guest=LAB, beside=True, minutes=60,
+        guest=LAB, row=1, minutes=60,
     ),
     Tier(
         "lab-conformance", CONFORMANCE, env=EVENTLET, needs=(UML,), guest=LAB, memory=2048, minutes=180,
@@ -123,8 +124,7 @@ TIERS = (
         guest=LAB, minutes=90, on_request=True,
     ),
     Tier(
-        "fabric", "tests/fabric/inside", options=BRIEF, env=EVENTLET, needs=(QEMU,), guest=FABRIC, minutes=60,
-        on_request=True,
+        "fabric", "tests/fabric/inside", options=BRIEF, env=EVENTLET, needs=(QEMU,), guest=FABRIC, row=2, minutes=60,
     ),
     Tier(
         "fabric-extended", "tests/fabric/inside", options=("-m", "extended"), env=EVENTLET, needs=(QEMU,),

@@ -70,3 +70,18 @@ def test_more_than_a_few_are_not_looked_at_twice(runner: ModuleType, tmp_path: P
     failed, unstable, last = ran(runner, tmp_path, always=runner.MOST_UNSTABLE - 1)
     assert len(failed) == runner.MOST_UNSTABLE + 1 and unstable == []
     assert last == f"1 passed, {runner.MOST_UNSTABLE + 1} failed, 0 skipped"
+
+
+def test_rows_run_at_the_same_time_and_each_in_its_order(runner: ModuleType, tmp_path: Path) -> None:
+    """Each tier waits for a file that another one makes, in another row or before it in its own."""
+
+    def tier(name: str, row: int, after: str) -> object:
+        wait = f"import os, time\nwhile not os.path.exists({after!r}): time.sleep(0.01)"
+        make = f"open({name!r}, 'w').close()"
+        return runner.Tier(name, command=("timeit", "-n1", "-r1", f"{wait}\n{make}"), row=row, minutes=0.5)
+
+    (tmp_path / "begin").touch()
+    tiers = [tier("a", 0, "c"), tier("b", 2, "begin"), tier("c", 1, "d"), tier("d", 2, "b"), tier("e", 0, "a")]
+    results = runner.run_all(tiers, True, ())
+    assert [result.tier.name for result in results] == list("abcde")
+    assert [result.complaint for result in results] == [None] * 5
