@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
+
+from volmgr import exception
 
 if TYPE_CHECKING:
     import oslo_messaging
@@ -28,10 +31,12 @@ def get_transport(conf: cfg.ConfigOpts, url: str | None = None) -> oslo_messagin
 
     :param conf: any configuration, the global one or a private one.
     :param url: instead of ``transport_url``.
+    :raises InvalidConfiguration: traces are wanted, and what exports them is not installed.
     """
     import oslo_messaging
 
     _register(conf)
+    _load_exporter(conf)
     transport = oslo_messaging.get_rpc_transport(conf, url=url, allowed_remote_exmods=REMOTE_ERRORS)
     if type(transport._driver).__name__ == "RabbitDriver":
         from volmgr.rpc import rabbit
@@ -57,3 +62,19 @@ def _register(conf: cfg.ConfigOpts) -> None:
 
     conf.register_opts(tracing.oslo_messaging_tracing, group="oslo_messaging_tracing")
     conf.register_opts(metrics.oslo_messaging_metrics, group="oslo_messaging_metrics")
+
+
+def _load_exporter(conf: cfg.ConfigOpts) -> None:
+    """Load what exports traces, if they are wanted: oslo.messaging 18.3 uses the module without having loaded it."""
+    options = conf.oslo_messaging_tracing
+    if not options.tracing_enabled:
+        return
+    kind = "grpc" if options.otlp_protocol == "grpc" else "http"
+    try:
+        importlib.import_module("opentelemetry.sdk.trace.export")
+        importlib.import_module(f"opentelemetry.exporter.otlp.proto.{kind}.trace_exporter")
+    except ImportError as error:
+        raise exception.InvalidConfiguration(
+            reason=f"[oslo_messaging_tracing] tracing_enabled needs OpenTelemetry: {error}",
+            hint=f"Run: pip install 'oslo.messaging[tracing-{kind}]'",
+        ) from error
