@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 from volmgr import exception
@@ -69,6 +70,8 @@ def _load_exporter(conf: cfg.ConfigOpts) -> None:
     options = conf.oslo_messaging_tracing
     if not options.tracing_enabled:
         return
+    # A program that ends waits for its spans: not for long, if nobody takes them. (Seconds, for all tries together.)
+    os.environ.setdefault("OTEL_EXPORTER_OTLP_TIMEOUT", "2")
     kind = "grpc" if options.otlp_protocol == "grpc" else "http"
     try:
         importlib.import_module("opentelemetry.sdk.trace.export")
