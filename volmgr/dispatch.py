@@ -13,7 +13,7 @@ import logging
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from volmgr import exception, logs, names, types
@@ -23,7 +23,7 @@ from volmgr.db.admission import MISSING, Admitting, Blocked
 from volmgr.db.engine import CommitUnknown, Database, is_duplicate
 from volmgr.operations import advice, meeting
 from volmgr.operations.base import Args, Claim, Lane, Operation, Policy, request_key
-from volmgr.operations.registry import find
+from volmgr.operations.registry import find, while_down
 from volmgr.outcomes import Outcomes, answer
 from volmgr.progress import INTERRUPTIONS
 from volmgr.runtime import Clock, Executor
@@ -62,7 +62,7 @@ class Dispatcher(Steering, Outcomes):
         self.clock = clock
         self.incarnation = incarnation
         self.bulk_slots = bulk_slots
-        #: whether nothing is to run yet, because the backend is not set up; requests are admitted all the same.
+        #: whether the backend is down: nothing is to run but what may bring it up; requests are admitted all the same.
         self.paused = False
         self.runner = Runner(database, backend, clock, killpoint)
         self._killpoint = killpoint or (lambda _name: None)
@@ -220,7 +220,7 @@ class Dispatcher(Steering, Outcomes):
     ) -> dict[str, Any]:
         now = self.clock.now()
         lane = operation.lane_on(self.backend.driver)
-        at_once = claimed and lane is not Lane.BULK and not self._rests()
+        at_once = claimed and lane is not Lane.BULK and not self._rests(operation.while_down)
         return {
             "id": operation_id,
             "request_key": key,
@@ -295,10 +295,13 @@ class Dispatcher(Steering, Outcomes):
 
     # --- running --------------------------------------------------------------------------------------------------
 
-    def _rests(self) -> bool:
-        """Return whether nothing is to be begun here: the backend is down, or other members of a cluster are to."""
+    def _rests(self, while_down: bool = False) -> bool:
+        """Return whether nothing is to be begun here: the backend is down, or other members of a cluster are to.
+
+        :param while_down: about what runs on a backend that is down.
+        """
         membership = self.backend.membership
-        return self.paused or (membership is not None and not membership.may_begin())
+        return (self.paused and not while_down) or (membership is not None and not membership.may_begin())
 
     def ring(self) -> None:
         """Wake the pump: the journal has something new."""
@@ -358,23 +361,30 @@ class Dispatcher(Steering, Outcomes):
     def pump(self) -> int:
         """Start what is due and can be started; returns how many were."""
         self._heed()
-        if self._rests():
+        verbs = while_down() if self.paused else None
+        if self._rests(while_down=bool(verbs)):
             return 0
         now, host = self.clock.now(), self.backend.settings.host
         with self.database.reader() as conn:
-            waiting = operations.due(conn, host, now, PUMP_LIMIT) + operations.retryable(conn, host, now)
-        resumed = self._resume()
+            waiting = operations.due(conn, host, now, PUMP_LIMIT, verbs) + operations.retryable(conn, host, now, verbs)
+        resumed = self._resume(verbs)
         started = sum(self._try(record) for record in waiting if record.id not in self._active)
         self._backlog = started < len(waiting) or len(waiting) >= PUMP_LIMIT
         return started + resumed
 
-    def _resume(self) -> int:
-        """Take up what a thread of this process had to leave, because the database was away or by a fault of ours."""
+    def _resume(self, verbs: Sequence[str] | None) -> int:
+        """Take up what a thread of this process had to leave, because the database was away or by a fault of ours.
+
+        :param verbs: only of these.
+        """
         count = 0
         for _ in range(len(self._dropped)):
             operation_id, died = self._dropped[0]
             with self.database.reader() as conn:
                 record = operations.get(conn, operation_id)
+            if record is not None and verbs is not None and record.verb not in verbs:
+                self._dropped.rotate(-1)
+                continue
             mine = record is not None and record.incarnation == self.incarnation and operation_id not in self._active
             if record is not None and mine and record.state in ("running", "undoing"):
                 count += self._take_over(record if died else dataclasses.replace(record, incarnation=None))
@@ -500,8 +510,10 @@ class Dispatcher(Steering, Outcomes):
             return False
         return True
 
-    def recover(self) -> int:
+    def recover(self, verbs: Sequence[str] | None = None) -> int:
         """Take over what an earlier incarnation of this worker had begun; returns how many operations.
+
+        :param verbs: only of these.
 
         The caller holds the incarnation's lock: the earlier one and its children are gone. In a cluster it is what any
         life that is no member any more had begun.
@@ -511,9 +523,10 @@ class Dispatcher(Steering, Outcomes):
             unknown = len(self._dropped)
             with self.database.reader() as conn:
                 if self.backend.membership is None:
-                    found = operations.abandoned(conn, host, self.incarnation, PUMP_LIMIT)
+                    found = operations.abandoned(conn, host, self.incarnation, PUMP_LIMIT, verbs)
                 else:
-                    found = [records.operation(row) for row in members.orphans(conn, host, PUMP_LIMIT)]
+                    orphans = [records.operation(row) for row in members.orphans(conn, host, PUMP_LIMIT)]
+                    found = [record for record in orphans if verbs is None or record.verb in verbs]
             before = count
             for record in found:
                 count += self._take_over(record)

@@ -9,12 +9,14 @@ its own; once it is back it is looked through as after a start, and used. This m
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from volmgr import context as ctx
 from volmgr import exception
 from volmgr.db import services
+from volmgr.operations.registry import while_down
 
 if TYPE_CHECKING:
     from volmgr.service import Worker
@@ -37,6 +39,29 @@ class Health:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._sooner = threading.Event()
+
+    def hurry(self) -> None:
+        """Let a backend that is down be tried again now: it may work, or the worker is to end."""
+        self._sooner.set()
+
+    def rest(self, seconds: float) -> bool:
+        """Wait before the next try, at most so long; returns whether the worker is to stop instead."""
+        self._worker.clock.wait(self._sooner, seconds)
+        self._sooner.clear()
+        return bool(self._worker.stopping.is_set())
+
+    def wait_until_up(self) -> None:
+        """Set a backend up that could not be at the start; what lets it work elsewhere does not wait for that."""
+        worker = self._worker
+        self.insist(
+            lambda: worker.dispatcher.recover(while_down()), "Taking over what may bring the backend up elsewhere"
+        )
+        worker.spawn(worker.dispatcher.loop, "pump")
+        for pause in pauses():
+            if worker.is_working() or self.rest(pause):
+                return
+            worker.init_host()
 
     def examine(self) -> dict[str, Any] | None:
         """Ask the backend how it is; returns what it says, None if it is down now."""
@@ -60,7 +85,7 @@ class Health:
         """Try until the backend works again, then take it into use."""
         worker = self._worker
         for pause in pauses():
-            if worker.clock.wait(worker.stopping, pause):
+            if self.rest(pause):
                 return
             if self._revive():
                 break

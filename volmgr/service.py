@@ -30,7 +30,7 @@ from volmgr.db.engine import Database
 from volmgr.dispatch import Dispatcher
 from volmgr.drivers import loader
 from volmgr.exports import Exports
-from volmgr.health import Health, is_ours, pauses
+from volmgr.health import Health, is_ours
 from volmgr.images.access import Images
 from volmgr.incarnation import Incarnation, command_of
 from volmgr.metrics import Metrics, Unmeasured
@@ -182,6 +182,7 @@ class Worker:
             images=self.images,
             initiators=equipment.initiators(self.conf, self.options, self.incarnation.held_fd),
             membership=self.membership,
+            moved=self.health.hurry,
         )
         self.dispatcher = Dispatcher(
             self.database,
@@ -295,15 +296,16 @@ class Worker:
 
     def init_host_with_rpc(self) -> None:
         """Once the backend is up: run what was begun, rebuild the exports, then pump the journal until the end."""
-        for pause in pauses():
-            if self.is_working() or self.clock.wait(self.stopping, pause):
-                break
-            self.init_host()
+        if down := not self.is_working():
+            self.health.wait_until_up()
+        else:
+            self.dispatcher.paused = False
         if self.stopping.is_set():
             return
-        self.dispatcher.paused = False
         if self.health.insist(self._take_over, "Taking over what an earlier volmgr-volume had begun"):
-            self.spawn(self.dispatcher.loop, "pump")
+            self.dispatcher.paused = False
+            if not down:
+                self.spawn(self.dispatcher.loop, "pump")
             self.dispatcher.ring()
             if self.health.insist(self.exports.rebuild, "Making the exports again"):
                 self.rebuilt = True
@@ -488,6 +490,7 @@ class Worker:
         :param timeout: seconds. :returns: whether everything had ended.
         """
         self.stopping.set()
+        self.health.hurry()
         for server in self._servers:
             server.stop()
         self.dispatcher.stop()

@@ -74,6 +74,8 @@ class Backend:
     images: Any = None
     #: the worker's membership of a cluster, a :class:`volmgr.cluster.Membership`; None where it serves alone.
     membership: Any = None
+    #: tells that the driver works on other storage, so that what was down may be up.
+    moved: Callable[[], None] = lambda: None
 
     def check_lease(self) -> None:
         """Return if the worker may still touch storage.

@@ -98,27 +98,42 @@ def by_key(conn: Connection, request_key: str) -> types.OperationRecord | None:
     return records.operation(row) if row is not None else None
 
 
-def due(conn: Connection, host: str, now: datetime.datetime, limit: int) -> list[types.OperationRecord]:
-    """Return queued operations of a worker whose time has come, oldest first."""
-    rows = conn.execute(_DUE, {"due_host": host, "due_now": now, "due_limit": limit})
+def due(
+    conn: Connection, host: str, now: datetime.datetime, limit: int, verbs: Sequence[str] | None = None
+) -> list[types.OperationRecord]:
+    """Return queued operations of a worker whose time has come, oldest first; only of these verbs, if any are named."""
+    rows = conn.execute(_of(_DUE, verbs), {"due_host": host, "due_now": now, "due_limit": limit})
     return [records.operation(row) for row in rows]
 
 
-def retryable(conn: Connection, host: str, now: datetime.datetime) -> list[types.OperationRecord]:
-    """Return the operations of a worker that wait for its backend, or for another worker, and are to look again."""
-    rows = conn.execute(_RETRYABLE, {"due_host": host, "due_now": now, "due_latest": now + LONGEST_BACKOFF})
+def retryable(
+    conn: Connection, host: str, now: datetime.datetime, verbs: Sequence[str] | None = None
+) -> list[types.OperationRecord]:
+    """Return the operations of a worker that wait for its backend, or for another worker, and are to look again.
+
+    :param verbs: only of these.
+    """
+    rows = conn.execute(_of(_RETRYABLE, verbs), {
+        "due_host": host, "due_now": now, "due_latest": now + LONGEST_BACKOFF,
+    })
     return [records.operation(row) for row in rows]
 
 
-def abandoned(conn: Connection, host: str, incarnation: str, limit: int) -> list[types.OperationRecord]:
-    """Return operations that an earlier incarnation of a worker had begun."""
+def _of(query: sa.Select[Any], verbs: Sequence[str] | None) -> sa.Select[Any]:
+    return query if verbs is None else query.where(T.c.verb.in_(verbs))
+
+
+def abandoned(
+    conn: Connection, host: str, incarnation: str, limit: int, verbs: Sequence[str] | None = None
+) -> list[types.OperationRecord]:
+    """Return operations that an earlier incarnation of a worker had begun; only of these verbs, if any are named."""
     query = (
         sa.select(T)
         .where(T.c.host == host, T.c.state.in_(("running", "undoing")), T.c.incarnation != incarnation)
         .order_by(T.c.created_at)
         .limit(limit)
     )
-    return [records.operation(row) for row in conn.execute(query)]
+    return [records.operation(row) for row in conn.execute(_of(query, verbs))]
 
 
 def start(

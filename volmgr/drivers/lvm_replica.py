@@ -72,6 +72,9 @@ class LVMReplica(LVMBuilding, LVMTrash, abstract=True):
         self.shipping = self._make_shipping() if replicates else None
         self._replicas: dict[str, str] = {}
         self._told: dict[str, dict[str, Any]] = {}
+        if self.shipping is not None and self.configuration.lvm_type == "auto":
+            # Replicas need it, and a group that is lost cannot be asked; do_setup refuses one that is thick.
+            self._choose(True)
         if self.shipping is not None and self.active_backend_id == self.shipping.sides[1].backend_id:
             self._switch(self.shipping, True)
 
@@ -117,6 +120,7 @@ class LVMReplica(LVMBuilding, LVMTrash, abstract=True):
             for side in self.shipping.sides:
                 # First of all, and without LVM, which would wait for them.
                 side.gates.resume_left()
+                side.vg.avoid_gates()  # also on the other side, which is entered when this one is lost
         super().do_setup(context)
         if self.shipping is None:
             return
@@ -126,7 +130,6 @@ class LVMReplica(LVMBuilding, LVMTrash, abstract=True):
             )
         self._replicas = replicated(self._look())
         other = self.shipping.there
-        other.vg.avoid_gates()
         try:
             self._prepare(other)
         except exception.VolmgrError as error:

@@ -163,7 +163,8 @@ class Operation(abc.ABC, Generic[A]):
     :cvar lane: where it runs when its steps do not say otherwise. :cvar asks: whether :meth:`prepare` asks the
         backend, which only a request that is new and supported may do.
     :cvar persistent: nobody waits for it and it has to succeed in the end: from its pivot on every failure is tried
-        again, for ever. :cvar while_frozen: whether a frozen backend takes it.
+        again, for ever. :cvar while_frozen: whether a frozen backend takes it. :cvar while_down: whether it runs while
+        the backend is down, as it may bring that up elsewhere.
     """
 
     verb: ClassVar[str]
@@ -175,6 +176,7 @@ class Operation(abc.ABC, Generic[A]):
     asks: ClassVar[bool] = False
     persistent: ClassVar[bool] = False
     while_frozen: ClassVar[bool] = False
+    while_down: ClassVar[bool] = False
 
     def __init__(self, arguments: A) -> None:
         self.a = arguments

@@ -24,6 +24,11 @@ def find(verb: str, version: int) -> type[Operation[Any]] | None:
     return cls if cls is not None and version <= cls.version else None
 
 
+def while_down() -> tuple[str, ...]:
+    """Return the verbs that run while their backend is down."""
+    return tuple(sorted(verb for verb, cls in _KNOWN.items() if cls.while_down))
+
+
 def verbs() -> tuple[str, ...]:
     """Return every known verb, sorted."""
     return tuple(sorted(_KNOWN))

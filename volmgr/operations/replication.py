@@ -145,6 +145,7 @@ class FailoverHost(Operation[FailoverArgs]):
     resource = "service"
     needs = ("failover_host",)
     while_frozen = True
+    while_down = True
 
     @property
     def resource_id(self) -> str:
@@ -242,5 +243,6 @@ class FailoverHost(Operation[FailoverArgs]):
         return {"active_backend_id": task.results["switch"]["backend"], "lost": task.data["lost"]}
 
     def committed(self, task: Task) -> None:
+        task.backend.moved()
         if task.backend.placement is not None:
             task.backend.placement.refresh()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from collections.abc import Callable
@@ -100,3 +101,64 @@ def test_the_folder_of_the_files_goes_and_comes_back(make_daemon: Callable[..., 
         assert client.api.audit(client.context)["findings"] == []
         assert len(list((store / "volumes").glob("volume-*"))) == 2
 
+
+
+def test_a_backend_that_is_down_goes_over_to_its_replicas(make_daemon: Callable[..., Daemon]) -> None:
+    """It must not wait for what it lost: neither where that was noticed, nor after a start without it, nor a death."""
+    daemon = make_daemon(options=OPTIONS)
+    faults = daemon.folder / "faults.json"
+    daemon.config_file.write_text(daemon.config_file.read_text() + f"sim_faults_file = {faults}\n")
+    gone = json.dumps([{
+        "verb": "check_for_setup_error", "times": None, "match": "default", "error": "volmgr.backend_down",
+        "message": "the array burns",
+    }])
+    daemon.start()
+    with daemon.client() as client:
+        api, context, volume_id = client.api, client.context, new_id()
+
+        def followed() -> None:
+            wait_until(
+                lambda: api.get_volume(context, volume_id)["replication_status"] == "active", SECONDS, "it follows"
+            )
+
+        def went(operation_id: str, to: str) -> None:
+            done = api.wait_operation(context, operation_id, SECONDS)
+            assert done["result"] == {"active_backend_id": to, "lost": []}
+
+        api.type_create(context, new_id(), "replicated", extra_specs={"replication": "<is> True"})
+        client.do("create_volume", volume_id, size=1, volume_type="replicated")
+        followed()
+        faults.write_text(gone)
+        wait_until(lambda: service(client)["state"] == "down", SECONDS, "it is reported down")
+        waiting = api.extend_volume(context, volume_id, 2)
+        assert waiting["state"] == "queued"
+        went(api.failover_host(context, host=daemon.host)["operation_id"], "secondary")
+        up(client)
+        api.wait_operation(context, waiting["operation_id"], SECONDS)
+        api.initialize_connection(context, volume_id, CONNECTOR)
+        api.terminate_connection(context, volume_id, CONNECTOR)
+        # Back; and the same with a worker that starts without its first storage, and dies on the way.
+        faults.unlink()
+        client.do("reenable_replication", volume_id)
+        followed()
+        went(api.failover_host(context, host=daemon.host, secondary_backend_id="default")["operation_id"], "default")
+        client.do("reenable_replication", volume_id)
+        followed()
+        faults.write_text(gone)
+        daemon.kill()
+        daemon.start(wait=False, VOLMGR_KILL_AT="failover_host/switch/after")
+
+        def dead() -> bool:
+            with contextlib.suppress(exception.VolmgrError):  # it serves not yet, or dies before it has answered
+                api.failover_host(context, host=daemon.host)
+            return daemon.process is not None and daemon.process.poll() is not None
+
+        wait_until(dead, SECONDS, "it has died while it went over")
+        daemon.wait_killed(SECONDS)
+        daemon.start(wait=False)
+        wait_until(
+            lambda: service(client)["active_backend_id"] == "secondary", SECONDS, "the next life has gone over",
+            retry_on=exception.VolmgrError,
+        )
+        up(client)
+        api.initialize_connection(context, volume_id, CONNECTOR)

@@ -47,7 +47,7 @@ class SimDriver(SimGroups, SimManage, SimImages, SimBackups, SimReplica, Observe
         self.suspended: set[str] = set()
 
     def check_for_setup_error(self) -> None:
-        self._at("check_for_setup_error", BEFORE, "")
+        self._at("check_for_setup_error", BEFORE, self.active_backend_id or "default")
         self.store.size("volume")
 
     def get_volume_stats(self, refresh: bool = False) -> dict[str, Any]:
