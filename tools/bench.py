@@ -30,7 +30,7 @@ from benchmarks.figures import Figure, Scale, table  # noqa: E402  (a checkout n
 
 NAMES = ("budgets", "placement", "footprint", "rpc", "connect", "create", "reconcile", "restart")
 LAB_NAMES = ("lab_lvm", "lab_lio", "lab_restart")
-SCALE_NAMES = ("fleet", "scale")
+SCALE_NAMES = ("fleet", "cluster", "scale")
 TIMEOUT_SECONDS = 3600.0
 
 

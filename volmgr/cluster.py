@@ -52,6 +52,7 @@ class Membership:
 
     :param member: what is written of it. :param lease: seconds. :param timer: ends this worker.
     :param grace: seconds after another one's lease has ended before it is removed.
+    :param renewals: the database by connections that nobody else waits for; by default it is ``database``.
     :param fence: makes sure that a member writes no more; returns False if it cannot.
     :ivar draining: whether it is to begin nothing more.
     """
@@ -66,8 +67,10 @@ class Membership:
         grace: float,
         timer: Timer,
         fence: Callable[[Member], bool],
+        renewals: Database | None = None,
     ) -> None:
         self.database = database
+        self._renewals = renewals or database
         self.clock = clock
         self.member = member
         self.lease = lease
@@ -133,7 +136,7 @@ class Membership:
         """Renew the lease once; returns whether it was. A worker that has lost it ends at once."""
         began = self._timer.now()
         try:
-            with self.database.writer(urgent=True) as conn:
+            with self._renewals.writer(urgent=True) as conn:
                 kept = members.renew(conn, self.member.id, self.lease)
         except exception.VolmgrError as error:
             LOG.error("The lease of %s was not renewed, it ends in %.0f s: %s", self.member.name, self._left(), error)
@@ -175,6 +178,8 @@ class Membership:
             LOG.error("%s could not leave %s: %s", self.member.name, self.member.service, error)
             return False
         self._timer.set(None)
+        if self._renewals is not self.database:
+            self._renewals.close()
         return True
 
     # --- the others -----------------------------------------------------------------------------------------------

@@ -100,8 +100,8 @@ class Dispatcher(Steering, Outcomes):
             if (why := self.backend.driver.lacks.get(verb)) is not None:
                 raise exception.Unsupported(verb=verb, hint=why)
 
-    def _check_thawed(self, operation: Operation[Any]) -> None:
-        if self.backend.frozen() and not operation.while_frozen:
+    def _check_thawed(self, operation: Operation[Any], conn: Any = None) -> None:
+        if self.backend.frozen(conn) and not operation.while_frozen:
             host = self.backend.settings.host
             raise exception.Conflict(
                 f"The backend {host} is frozen: it takes no changes",
@@ -130,7 +130,7 @@ class Dispatcher(Steering, Outcomes):
                 # Only now is it known that the resource is here, and not with a driver that can do other things.
                 if tx.service == self.backend.settings.host:
                     self._check_support(operation)
-                    self._check_thawed(operation)
+                    self._check_thawed(operation, conn)
                 operation.claimed(tx)
                 tx.insert_operation(self._for(tx.service, row))
                 tx.settle_quota()

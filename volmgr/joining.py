@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from volmgr import deadline, exception, incarnation
 from volmgr.cluster import ClusterLocks, Member, Membership, Timer, boot_id, machine_id
+from volmgr.db.engine import Database
 from volmgr.locks import KeyedLocks
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def membership(worker: Worker, *, timer: Timer | None = None, fence: Fence | Non
         grace=conf.cluster_grace,
         timer=timer or _Kernel(),
         fence=fence or fence_of(worker.driver, boot),
+        # However many requests wait for a connection, the lease does not.
+        renewals=None if worker.database.kind == "sqlite" else Database.from_config(conf.database, pool_size=1),
     )
 
 

@@ -7,10 +7,12 @@ it is frozen stands in its worker's row, so a restart does not thaw it.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from volmgr import context as ctx
 from volmgr import exception
@@ -39,9 +41,17 @@ class Replicas:
 
     @property
     def frozen(self) -> bool:
-        """Whether the backend takes no changes; read once, as only this worker changes it, or every time."""
+        """Whether the backend takes no changes, see :meth:`is_frozen`."""
+        return self.is_frozen()
+
+    def is_frozen(self, conn: Connection | None = None) -> bool:
+        """Return whether the backend takes no changes; read once, as only this worker changes it, or every time.
+
+        :param conn: of the transaction that the caller is in: who waited for a second connection then, while others
+            with one wait for his locks, would wait for himself.
+        """
         if self._frozen is None or self._shared:
-            self._frozen = bool(self._row("frozen"))
+            self._frozen = bool(self._row("frozen", conn))
         return self._frozen
 
     @property
@@ -50,10 +60,10 @@ class Replicas:
         found = self._row("active_backend_id")
         return str(found) if found else None
 
-    def _row(self, column: str) -> Any:
-        table = models.services
-        with self.database.reader() as conn:
-            return conn.execute(sa.select(table.c[column]).where(table.c.host == self.host)).scalar()
+    def _row(self, column: str, conn: Connection | None = None) -> Any:
+        query = sa.select(models.services.c[column]).where(models.services.c.host == self.host)
+        with self.database.reader() if conn is None else contextlib.nullcontext(conn) as own:
+            return own.execute(query).scalar()
 
     def freeze(self) -> bool:
         """Take no changes any more; returns whether that is so."""

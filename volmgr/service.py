@@ -178,7 +178,7 @@ class Worker:
             notifications=self.notifications,
             metrics=self.metrics,
             stores=Stores.from_conf(self.conf),
-            frozen=lambda: replicas.frozen,
+            frozen=replicas.is_frozen,
             images=self.images,
             initiators=equipment.initiators(self.conf, self.options, self.incarnation.held_fd),
             membership=self.membership,

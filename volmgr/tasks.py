@@ -67,7 +67,7 @@ class Backend:
     #: where backups go.
     stores: Stores = field(default_factory=lambda: Stores({}))
     #: whether the backend takes no changes.
-    frozen: Callable[[], bool] = lambda: False
+    frozen: Callable[[Any], bool] = lambda _conn: False
     #: how volumes of other hosts are attached here, a :class:`volmgr.initiator.writing.Initiators`.
     initiators: Any = None
     #: where images are, a :class:`volmgr.images.access.Images`.

@@ -41,6 +41,7 @@ class Rack:
     :param under: by name, what its command line begins with. :param environments: by name, further variables.
     :param backend: further options of the backend.
     :param options: further options of ``[DEFAULT]``. :param sections: further sections.
+    :ivar service: the cluster's backend. :ivar config_file: a client's.
     :ivar database: past everything that the daemons go through.
     """
 
@@ -92,7 +93,10 @@ class Rack:
 
         straight = (database, broker)
         self.daemons = {name: made(name, (ways or {}).get(name, straight)) for name in names}
-        self.client: Client = made("client", straight).client()
+        asking = made("client", straight)
+        self.config_file = asking.config_file
+        self.client: Client = asking.client()
+        self.service = f"{CLUSTER}@b"
         self._lives: dict[str, str] = {}
 
     def close(self) -> None:
@@ -107,17 +111,18 @@ class Rack:
 
     # --- who is there ---------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start whoever does not run; returns once all are members and serve requests.
+    def start(self, names: Iterable[str] | None = None) -> None:
+        """Start whoever of these, or of all, does not run; returns once they are members and serve requests.
 
         :raises RuntimeError: one ended instead.
         """
-        for daemon in self.daemons.values():
-            if daemon.process is None:
-                daemon.start(wait=False)
-        for name in self.daemons:
+        wanted = set(self.daemons if names is None else names)
+        for name in wanted:
+            if self.daemons[name].process is None:
+                self.daemons[name].start(wait=False)
+        for name in wanted:
             wait_until(lambda name=name: self.serves(name), PATIENCE, f"{name} serves")  # type: ignore[misc]
-        wait_until(lambda: self.members() == set(self.daemons), PATIENCE, "all are members")
+        wait_until(lambda: self.members() >= wanted, PATIENCE, "they are members")
 
     def serves(self, name: str) -> bool:
         """Return whether a daemon answers by its own name.

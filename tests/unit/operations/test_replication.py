@@ -289,7 +289,7 @@ def test_a_frozen_backend_takes_no_change_and_lets_attach(site: Site) -> None:
     site.do(snapshots.CreateSnapshot, volume_id=volume_id, snapshot_id=snapshot_id)
     frozen = replicas(site)
     backend = site.one.dispatcher.backend
-    site.one.dispatcher.backend = dataclasses.replace(backend, frozen=lambda: frozen.frozen)
+    site.one.dispatcher.backend = dataclasses.replace(backend, frozen=frozen.is_frozen)
     assert frozen.freeze() and site.one.driver.frozen
     site.one.placement.refresh()
     refused: list[tuple[Any, dict[str, Any]]] = [
