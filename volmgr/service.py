@@ -360,9 +360,11 @@ class Worker:
         :raises BackendDown: it is not; the reason says why.
         """
         if self.reason is not None:
+            replicas = self.driver.supports("failover_host") and "failover_host" not in self.driver.lacks
+            over = f"; its replicas may serve instead: volmgr backend failover {self.host}" if replicas else ""
             raise exception.BackendDown(
                 f"The backend {self.host} is down: {self.reason}",
-                hint="It is tried again by itself; see: volmgr doctor",
+                hint=f"It is tried again by itself; see: volmgr doctor{over}",
             )
 
     def submit(self, context: Any, cls: type[Operation[Any]], values: dict[str, Any]) -> dict[str, Any]:

@@ -130,6 +130,9 @@ def test_a_backend_that_is_down_goes_over_to_its_replicas(make_daemon: Callable[
         followed()
         faults.write_text(gone)
         wait_until(lambda: service(client)["state"] == "down", SECONDS, "it is reported down")
+        with pytest.raises(exception.BackendDown) as caught:
+            api.initialize_connection(context, volume_id, CONNECTOR)
+        assert f"volmgr backend failover {daemon.host}" in caught.value.hint
         waiting = api.extend_volume(context, volume_id, 2)
         assert waiting["state"] == "queued"
         went(api.failover_host(context, host=daemon.host)["operation_id"], "secondary")

@@ -42,10 +42,7 @@ METHODS = rows.of("driver method")
 HELPERS = {"manage_existing_object_get_size"}
 #: the drivers that one can run; and the verbs that none of them needs: only drivers of others implement them.
 OURS = (SimDriver, FileDriver, LVMVolumeDriver, storpool.StorPoolDriver, FakeISCSIDriver)
-NOBODY = {
-    "after_volume_copy", "attach_volume", "clear_download", "detach_volume", "set_throttle",
-    "update_provider_info",
-}
+NOBODY = {"attach_volume", "clear_download", "detach_volume", "set_throttle", "update_provider_info"}
 #: what the option says, where it is the machine's or another option's.
 DEFAULTS = {"target_helper": "lioadm", "target_ip_address": "$my_ip"}
 OPTIONS = {option.dest: option for _group, options in opts.list_opts() for option in options}

@@ -217,6 +217,9 @@ class SimBase(SnapshotVD, ExtendVD, RetypeVD, TransferVD, TrashVD, TargetVD, abs
     def before_volume_copy(self, context: Any, src_vol: Volume, dest_vol: Volume, remote: str | None = None) -> None:
         self._at("before_volume_copy", BEFORE, src_vol.id)
 
+    def after_volume_copy(self, context: Any, src_vol: Volume, dest_vol: Volume, remote: str | None = None) -> None:
+        self._at("after_volume_copy", BEFORE, src_vol.id)
+
     def accept_transfer(self, context: Any, volume: Volume, new_user: str, new_project: str) -> ModelUpdate:
         self._at("accept_transfer", BEFORE, volume.id)
         return None

@@ -11,6 +11,7 @@ RETYPE = Call("retype", {"volume_id": "@v", "new_type_id": "@c"})
 #: a pair places what is made on its first worker.
 AT_FIRST = MARKED
 MIGRATE = Call("migrate_volume", {"volume_id": "@v", "host": "node@two"})
+FAR = Call("migrate_volume", {"volume_id": "@v", "host": "other@two"})
 COPY = create("@c", size=1, host="node@two")
 COMPLETE = Call("migrate_volume_completion", {"volume_id": "@v", "new_volume_id": "@c"})
 ACCEPT = Call("accept_transfer", {"volume_id": "@v", "new_user": "other", "new_project": "other"})
@@ -53,6 +54,19 @@ OF_MOVES: tuple[Scenario, ...] = (
         since="receive_volume/build/undo",
         pair=True,
     ),
+    Scenario("migrate-far", "migrate_volume", AT_FIRST, FAR, pair=True, options=(("far", True),), extended=True),
+    Scenario(
+        "migrate-far-fails-once-copied",
+        "migrate_volume",
+        AT_FIRST,
+        FAR,
+        faults=({**fails("after_volume_copy", "@v", "before"), "times": 1},),
+        since="migrate_volume/copy/undo",
+        pair=True,
+        options=(("far", True),),
+        extended=True,
+    ),
+    Scenario("receive-far", "receive_volume", AT_FIRST, FAR, pair=True, options=(("far", True),), extended=True),
     Scenario(
         "complete-migration",
         "migrate_volume_completion",

@@ -18,6 +18,7 @@ from volmgr.drivers.naming import describe
 from volmgr.images.directory import DirectoryStore
 from volmgr.incarnation import holders, now
 from volmgr.testing.daemon import Daemon
+from volmgr.testing.initiator import SESSIONS
 from volmgr.testing.invariants import violations
 from volmgr.testing.waiting import WaitTimeout, wait_until
 from volmgr.tools.tgt import Target, TgtClient
@@ -143,7 +144,7 @@ class Outside:
         found = violations(
             self.database, storage=self.storage(), targets=self.targets(), ungranted=self.ungranted
         )
-        return found + self.strangers() + self.half_images() + self.processes()
+        return found + self.strangers() + self.half_images() + self.sessions() + self.processes()
 
     def image_store(self) -> DirectoryStore:
         """Return the daemon's own store of images, as somebody else opens it."""
@@ -156,6 +157,10 @@ class Outside:
         whole = {json.loads(path.read_text())["data"] for path in folder.glob("store/*.json")}
         left = [path for path in there if path.name not in whole]
         return [f"{path} is left of a transfer" for path in (*left, *folder.glob("staging/*"))]
+
+    def sessions(self) -> list[str]:
+        """Return what the daemon has attached still, by an initiator that stands for the kernel's."""
+        return [f"{path.name} is attached still" for path in self.daemon.state.glob(f"{SESSIONS}/*")]
 
     def settle(self, *, patient: bool = True) -> list[str]:
         """Wait until nothing runs and the target has followed; returns what is wrong then.

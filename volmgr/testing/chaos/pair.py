@@ -13,6 +13,7 @@ from typing import Any
 from volmgr import exception, names
 from volmgr.testing.chaos.stage import Stage
 from volmgr.testing.daemon import Daemon
+from volmgr.testing.initiator import REACHED, FolderInitiator
 from volmgr.testing.waiting import wait_until
 
 BOTH_SECONDS = 60.0
@@ -22,19 +23,29 @@ class Pair(Stage):
     """A stage with a second daemon, ``node@two``, beside ``node@b``.
 
     :param shared: both over one store, so that the driver moves volumes by itself.
+    :param far: the second one is of another machine, ``other@two``: what it exports is attached, see
+        :mod:`volmgr.testing.initiator`.
     :param second: options of the second one's backend; the simulator by default.
     """
 
     def __init__(
-        self, folder: Path, *, shared: bool = False, second: dict[str, Any] | None = None, **options: Any
+        self, folder: Path, *, shared: bool = False, far: bool = False, second: dict[str, Any] | None = None,
+        **options: Any,
     ) -> None:
+        if far:
+            options["volume_copy_initiator"] = f"{FolderInitiator.__module__}.{FolderInitiator.__qualname__}"
         # What is made without a place goes to the first.
         super().__init__(folder, goodness_function="100", **options)
         store = folder / ("sim" if shared else "other/sim")
+        self.hosts = {"node@b", "other@two" if far else "node@two"}
+        if far:
+            self.daemon.state.mkdir(exist_ok=True)
+            (self.daemon.state / REACHED).write_text(f"{store}\n", encoding="utf-8")
         self.other = Daemon(
             folder / "other",
             options={
                 "state_path": str(self.daemon.state), "enabled_backends": "two", "report_interval": 1,
+                **({"host": "other"} if far else {}),
             },
             sections={"two": second or {
                 "volume_driver": "sim", "target_helper": "fake", "sim_store_path": str(store),
@@ -62,11 +73,10 @@ class Pair(Stage):
                 daemon.start(wait=False)
 
     def _together(self) -> bool:
-        both = {"node@b", "node@two"}
-        for host in both:
+        for host in self.hosts:
             answer = self.client.api.call(self.client.context, "explain_placement", host=host, request={"size": 1})
             # A pool may be kept for volumes of another type.
-            if {names.service_of(item["host"]) for item in answer["backends"] if item["passed"]} != both:
+            if {names.service_of(item["host"]) for item in answer["backends"] if item["passed"]} != self.hosts:
                 return False
         return True
 

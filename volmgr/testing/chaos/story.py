@@ -42,7 +42,7 @@ class Scenario:
     :param inside: (driver verb, when) at which the simulator dies in the middle of a step.
     :param since: the point from which on it is struck; what comes before is another story's.
     :param options: of the backend. :param lean: strike only at its steps; what every operation passes is the same code.
-    :param pair: there are two workers; either is struck.
+    :param pair: there are two workers; either is struck. :param extended: left out of a brief run, for its length.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Scenario:
     options: tuple[tuple[str, Any], ...] = ()
     lean: bool = False
     pair: bool = False
+    extended: bool = False
 
 
 def create(role: str, **properties: Any) -> Call:

@@ -38,6 +38,8 @@ TAKEN = "-/taken"
 #: of so many points of a story with two workers one is struck, unless the whole is asked for.
 PAIR_SHARE = 5
 ADMISSION = ("received", "admitted")
+#: what the points begin with at which a machine attaches what another one exports, whatever the verb.
+ATTACHING = "initiator/"
 #: stories whose daemons start as in production; those of all others are forks of one that has loaded everything.
 EXECUTED = ("create-from-snapshot", "connect")
 
@@ -203,7 +205,7 @@ def record(stage: Stage, scenario: Scenario) -> Recorded:
         assert not found, f"{scenario.name} without a kill: {found}"
         outcomes.append(telling.take(stage))
         passed = [normal(point) for point in stage.passed()[before:]]
-        points = points or [point for point in passed if point.startswith(f"{scenario.verb}/")]
+        points = points or [point for point in passed if point.startswith((f"{scenario.verb}/", ATTACHING))]
     nothing = []
     if scenario.beside is not None:
         telling = Telling(scenario)
