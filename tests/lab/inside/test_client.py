@@ -67,7 +67,7 @@ def site(
         "target_secondary_ip_addresses": PORTALS[1].ip,
         "target_port": PORTALS[0].port,
     }
-    daemon = Daemon(tmp_path_factory.mktemp(request.param), backend=backend)
+    daemon = Daemon(tmp_path_factory.mktemp(request.param), backend=backend, forked=True)
     try:
         daemon.start()
         with daemon.client() as client:
