@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import argparse
-import logging
+import multiprocessing
+import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
 
-from volmgr import concurrency
+from volmgr.testing.simulation.shares import prepared, share
 
 if TYPE_CHECKING:
     from volmgr.testing.simulation.bench import Bench
@@ -31,6 +33,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--minutes", type=float, default=5.0, help="for how long (default 5)")
     made.add_argument("--every", type=int, default=1, metavar="N", help="systematic: a crash at every N-th yield point")
     made.add_argument("--stop-at", type=int, default=5, metavar="N", help="stop after N wrong schedules (default 5)")
+    made.add_argument(
+        "--jobs", type=int, metavar="N", help="so many processes share the schedules (default: one for each processor)"
+    )
     made.add_argument("--shrink", action="store_true", help="make wrong plans smaller before they are printed")
     made.add_argument("-v", "--verbose", action="store_true", help="print the trace, and what the product logs")
     return made
@@ -39,36 +44,36 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what was asked for; returns 1 if a schedule was wrong."""
     arguments = parser().parse_args(argv)
-    concurrency.setup()
-    if arguments.verbose:
-        logging.basicConfig(level=logging.WARNING, format="      log: %(message)s", stream=sys.stdout)
-    else:
-        logging.getLogger("volmgr").addHandler(logging.NullHandler())
-        logging.getLogger("volmgr").propagate = False
-    from volmgr.testing.simulation import explore, generate
-    from volmgr.testing.simulation.bench import Bench
+    if arguments.plan is None and arguments.seed is None:
+        return _explore(arguments)
+    from volmgr.testing.simulation import generate
     from volmgr.testing.simulation.plan import Plan
-    from volmgr.testing.simulation.storpool import StorPoolRoom
 
-    bench = Bench(StorPoolRoom() if arguments.room == "storpool" else None)
-    try:
+    with prepared(arguments) as bench:
         if arguments.plan is not None:
             text = sys.stdin.read() if arguments.plan == "-" else arguments.plan
             return _one(bench, Plan.from_json(text), arguments)
-        if arguments.seed is not None:
-            plan = bench.room.fit(generate.random_plan(arguments.seed))
-            return _one(bench, plan, arguments) if plan is not None else 0
-        plans: Iterable[Plan]
-        if arguments.systematic:
-            plans = explore.systematic(bench, every=arguments.every, offset=arguments.first)
+        plan = bench.room.fit(generate.random_plan(arguments.seed))
+        return _one(bench, plan, arguments) if plan is not None else 0
+
+
+def _explore(arguments: argparse.Namespace) -> int:
+    jobs = arguments.jobs or len(os.sched_getaffinity(0))
+    shares = [(arguments, index, jobs) for index in range(jobs)]
+    began = time.monotonic()
+    # The bench comes first: what the other processes send back is made of modules that must be loaded by then.
+    with prepared(arguments) as bench:
+        if jobs == 1:
+            parts = [share(*shares[0])]
         else:
-            plans = explore.seeds(arguments.first, arguments.seeds, bench.room)
-        began = time.process_time()
-        report = explore.explore(bench, plans, seconds=arguments.minutes * 60, stop_at=arguments.stop_at)
-        _tell(bench, report, time.process_time() - began, shrink=arguments.shrink)
-        return 1 if report.failures else 0
-    finally:
-        bench.close()
+            with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+                parts = list(pool.map(share, *zip(*shares, strict=True)))
+        report, processor_seconds = parts[0]
+        for other, seconds in parts[1:]:
+            report.add(other)
+            processor_seconds += seconds
+        _tell(bench, report, processor_seconds, time.monotonic() - began, shrink=arguments.shrink)
+    return 1 if report.failures else 0
 
 
 def _one(bench: Bench, plan: Plan, arguments: argparse.Namespace) -> int:
@@ -84,12 +89,13 @@ def _one(bench: Bench, plan: Plan, arguments: argparse.Namespace) -> int:
     return 1 if outcome.violations else 0
 
 
-def _tell(bench: Bench, report: Report, processor_seconds: float, *, shrink: bool) -> None:
+def _tell(bench: Bench, report: Report, processor_seconds: float, seconds: float, *, shrink: bool) -> None:
     from volmgr.testing.simulation import explore
 
     rate = report.schedules / processor_seconds * 60 if processor_seconds else 0.0
     print(
-        f"{report.schedules} schedules ({rate:.0f} in a minute of processor time), {report.steps} steps, "
+        f"{report.schedules} schedules in {seconds:.0f} s ({rate:.0f} in a minute of processor time), "
+        f"{report.steps} steps, "
         f"{report.lives} lives, {len(report.places)} kinds of yield points; {len(report.failures)} wrong"
     )
     for plan, found in report.failures:

@@ -31,6 +31,14 @@ class Report:
     places: set[str] = field(default_factory=set)
     failures: list[tuple[Plan, list[str]]] = field(default_factory=list)
 
+    def add(self, other: Report) -> None:
+        """Take in what other schedules came to."""
+        self.schedules += other.schedules
+        self.steps += other.steps
+        self.lives += other.lives
+        self.places |= other.places
+        self.failures += other.failures
+
 
 def run(
     bench: Bench,
