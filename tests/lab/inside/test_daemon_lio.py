@@ -50,7 +50,7 @@ def daemon(tmp_path: Path, storage: dict[str, Any]) -> Iterator[Daemon]:
         "target_ip_address": "127.0.0.1",
         "target_port": 3270,
     }
-    made = Daemon(tmp_path, backend=storage | target)
+    made = Daemon(tmp_path, backend=storage | target, forked=True)
     made.start()
     yield made
     made.stop()

@@ -27,7 +27,7 @@ PATTERN = b"\xa5" * MiB
 def rig(request: pytest.FixtureRequest, nothing_left: None, tmp_path: Path) -> Iterator[Rig]:
     """A worker's inside over a volume group, with an image of 64 MiB that has data in its second MiB."""
     factory: LvmThick = request.param()
-    with factory.world(tmp_path):
+    with factory.world(tmp_path, neighbour=False):
         made = Rig(
             tmp_path, make_driver=lambda _host, _target: factory.make(tmp_path), pool=None, host="host@lvm",
             image_cache=CacheSettings("c"),

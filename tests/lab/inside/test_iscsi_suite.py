@@ -3,9 +3,9 @@
 
 A bare target is one made by hand on the same storage, with the target's defaults but for what the export is told to
 have: tgtd fails other tests where it offers to unmap than where it does not. Each test is a process of its own with a
-deadline, for tgtd that offers to unmap answers wrongly on a connection that has seen some of the others; a test that
-does not end has failed, and what it ran against is made anew. Some tests are races between commands: what fails on
-ours only is run again.
+deadline, for in one run over all of them the bare tgtd that offers to unmap fails a score which pass by themselves; a
+test that does not end has failed, and what it ran against is made anew. Some tests are races between commands: what
+fails on ours only is run again.
 """
 
 from __future__ import annotations

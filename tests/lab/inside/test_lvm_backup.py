@@ -31,7 +31,7 @@ MOST = 16 * MiB
 def driver(nothing_left: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("backups")
     factory = LvmThin(None, state_path=str(folder))
-    with factory.world(folder):
+    with factory.world(folder, neighbour=False):
         made = factory.make(folder)
         yield made
         factory.end(made, folder)

@@ -140,7 +140,7 @@ def test_a_wipe_goes_on_where_it_was_broken_off(nothing_left: None, tmp_path: Pa
         if memory.checkpoints:
             raise exception.LeaseLost(id="operation")
 
-    with factory.world(tmp_path) as folder:
+    with factory.world(tmp_path, neighbour=False) as folder:
         driver = factory.make(folder)
         volume = volume_of()
         run("lvcreate", "-q", "-y", "-n", volume.name, "-L", "1g", "--type", "raid1", "-m", "1", "--nosync", GROUP)
@@ -227,7 +227,7 @@ class TestKilled:
             "lvm_type": "default",
             "target_helper": "fake",
         }
-        daemon = Daemon(tmp_path, backend=backend)
+        daemon = Daemon(tmp_path, backend=backend, forked=True)
         volume_id = str(uuid.uuid4())
         path = Path(f"/dev/{disk.group}/volume-{volume_id}")
         try:

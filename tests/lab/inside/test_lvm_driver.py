@@ -15,30 +15,29 @@ from volmgr import exception
 from volmgr.drivers.lvm import LVMVolumeDriver
 from volmgr.drivers.making import making
 from volmgr.testing.conformance.bench import Bench
-from volmgr.testing.conformance.factories import DriverFactory
 from volmgr.testing.lab.lvm_factories import LvmMirrored, LvmThick, LvmThin
 from volmgr.types import GiB
 
 DATA = b"first tenant's bytes"
-CLASSES: tuple[type[DriverFactory], ...] = (LvmThin, LvmThick, LvmMirrored)
+CLASSES: tuple[type[LvmThick], ...] = (LvmThin, LvmThick, LvmMirrored)
 
 
 @pytest.fixture(scope="module", params=CLASSES, ids=lambda factory: str(factory.name))
-def factory(request: pytest.FixtureRequest) -> DriverFactory:
-    made: DriverFactory = request.param()
+def factory(request: pytest.FixtureRequest) -> LvmThick:
+    made: LvmThick = request.param()
     return made
 
 
 @pytest.fixture(scope="module")
 def made_driver(
-    nothing_left: None, factory: DriverFactory, tmp_path_factory: pytest.TempPathFactory
+    nothing_left: None, factory: LvmThick, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[LVMVolumeDriver, pathlib.Path]]:
-    with factory.world(tmp_path_factory.mktemp(factory.name)) as folder:
+    with factory.world(tmp_path_factory.mktemp(factory.name), neighbour=False) as folder:
         yield factory.make(folder), folder
 
 
 @pytest.fixture
-def bench(one_work: None, factory: DriverFactory, made_driver: tuple[LVMVolumeDriver, pathlib.Path]) -> Iterator[Bench]:
+def bench(one_work: None, factory: LvmThick, made_driver: tuple[LVMVolumeDriver, pathlib.Path]) -> Iterator[Bench]:
     driver, folder = made_driver
     try:
         yield Bench(driver, factory, folder)

@@ -39,7 +39,7 @@ def world(
     nothing_left: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[type[LvmThick], pathlib.Path]]:
     kind: type[LvmThick] = request.param
-    with kind().world(tmp_path_factory.mktemp(kind.name)) as folder:
+    with kind().world(tmp_path_factory.mktemp(kind.name), neighbour=False) as folder:
         yield kind, folder
 
 

@@ -44,7 +44,7 @@ def driver(nothing_left: None, tmp_path_factory: pytest.TempPathFactory) -> Iter
     target = LioTarget(TargetConfig(PREFIX, (Portal("127.0.0.1", PORT),), str(folder), timeout=60))
     target.start()
     factory = LvmThin(target)
-    with factory.world(folder):
+    with factory.world(folder, neighbour=False):
         made = factory.make(folder)
         try:
             yield made

@@ -48,9 +48,14 @@ class LvmThick(DriverFactory):
         return driver
 
     @contextlib.contextmanager
-    def world(self, folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    def world(self, folder: pathlib.Path, *, neighbour: bool = True) -> Iterator[pathlib.Path]:
+        """Make the groups on disks of their own; at the end remove them, whatever is in them.
+
+        :param folder: where the sparse files are, and what is yielded.
+        :param neighbour: whether there is a second group; only who asks for :meth:`neighbour` needs it.
+        """
         with contextlib.ExitStack() as undo:
-            for group, size in ((GROUP, GROUP_BYTES), (NEIGHBOUR, NEIGHBOUR_BYTES)):
+            for group, size in ((GROUP, GROUP_BYTES), *([(NEIGHBOUR, NEIGHBOUR_BYTES)] if neighbour else [])):
                 devices = [self._disk(undo, folder / f"{group}-{copy}.img", size) for copy in range(self.mirrors + 1)]
                 run("vgcreate", "-q", "-y", group, *devices)
                 undo.callback(run, "vgremove", "-q", "-f", "-y", group)
@@ -69,7 +74,8 @@ class LvmThick(DriverFactory):
         for gate in run("dmsetup", "ls").split():
             if gate.startswith(names.GATE_PREFIX):
                 run("dmsetup", "remove", "--retry", gate)
-        listed = run("lvs", "--noheadings", "--separator", "/", "-o", "vg_name,lv_name", GROUP, NEIGHBOUR).split()
+        ours = f"vg_name={GROUP} || vg_name={NEIGHBOUR}"  # by selection, as the second one need not be there
+        listed = run("lvs", "--noheadings", "--separator", "/", "-o", "vg_name,lv_name", "-S", ours).split()
         left = [path for path in listed if path not in (f"{GROUP}/{GROUP}-pool", f"{NEIGHBOUR}/{NEIGHBOUR}-pool")]
         if left:
             run("udevadm", "settle")
