@@ -72,6 +72,25 @@ def test_what_operators_set_survives_a_restart(database: Database) -> None:
     assert (found["disabled"], found["disabled_reason"], found["frozen"]) == (False, None, False)
 
 
+@pytest.mark.server_database
+def test_members_of_a_cluster_start_for_the_first_time_at_once(database: Database) -> None:
+    values: dict[str, Any] = {"topic": "volume", "rpc_version": "1.0"}
+    inserting = threading.Event()
+    other = threading.Thread(target=services.enroll, args=(database, HOST), kwargs={**values, "incarnation": "j"})
+
+    def note(_conn: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+        if statement.startswith("INSERT INTO services") and threading.current_thread() is other:
+            inserting.set()
+
+    sa.event.listen(database.engine, "before_cursor_execute", note)
+    with database.writer() as conn:
+        services.register(conn, HOST, **values, incarnation="i")
+        other.start()
+        assert inserting.wait(60)  # it has seen no row, and meets one
+    other.join(60)
+    assert seen(database)["incarnation"] == "j"
+
+
 def test_a_worker_that_never_was_is_not_found(database: Database) -> None:
     for act in (services.beat, services.enable, services.disable, services.freeze, services.thaw, services.remove):
         with pytest.raises(exception.NotFound), database.writer() as conn:
