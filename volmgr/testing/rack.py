@@ -27,7 +27,7 @@ from volmgr.testing.waiting import wait_until
 
 CLUSTER = "rack"
 #: nothing here is about how fast something is: whatever takes longer does not come at all.
-PATIENCE = 60.0
+PATIENCE = 180.0
 QUORUM = {"rabbit_quorum_queue": True, "rabbit_transient_quorum_queue": True}
 
 
