@@ -23,7 +23,7 @@ from benchmarks.node import UNLIMITED, postgresql, rabbitmq
 
 LATENCY, LANES = 0.2, 4
 GROUP = f"two daemons of a cluster, {LANES} lanes each, {LATENCY * 1000:.0f} ms in the driver for each creation"
-POLL, WARM_UP = 0.05, 10
+POLL, WARM_UP = 0.05, 60
 #: no daemon is to lose its lease to a busy machine.
 LEASE, GRACE = 120.0, 10.0
 
@@ -39,17 +39,18 @@ def run(scale: Scale) -> list[Figure]:
         server, broker = stack.enter_context(postgresql()), stack.enter_context(rabbitmq())
         rack = Rack(
             folder, ("one", "two"), database=server.create_database("volmgr"), broker=broker, lease=LEASE, grace=GRACE,
-            backend={"sim_latency": LATENCY}, options={"control_threads": LANES}, sections={"quota": UNLIMITED},
+            backend={"sim_latency": LATENCY}, options={"control_threads": LANES, "report_interval": 10},
+            sections={"quota": UNLIMITED},
         )  # fmt: skip
         stack.callback(rack.close)
         caster = stack.enter_context(Agent("eventlet"))
         rack.start(["one"])
         caster.do("benchmarks.workload:open_client", config_file=str(rack.config_file))
-        caster.do("benchmarks.workload:create", count=WARM_UP)
         for number in range(scale.rounds):
             for daemons in (1, 2):
                 tell(f"cluster: round {number + 1} of {scale.rounds}, {daemons} of 2 daemons")
                 rack.start(("one", "two")[:daemons])
+                _create(rack, caster, WARM_UP)  # whoever has just started opens its connections
                 found[daemons].append(_create(rack, caster, count))
             rack.daemons["two"].stop()
     return _figures(count, found)

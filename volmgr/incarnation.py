@@ -146,7 +146,10 @@ def end_life(path: Path, incarnation: str, timeout: float = 10.0) -> bool:
             return "id" in record  # a later life has the lock, which it could only get after this one
         pid = record.get("pid")
         left = {pid} if pid is not None and started(pid) == record.get("started") else set()
-        left |= set(lockers(path))
+        held = {holder: _taker(holder, path) for holder in holders(path)}
+        if any(holder == taker and holder not in left for holder, taker in held.items()):
+            return True  # a later life has the lock, and has not written yet who it is
+        left |= {holder for holder, taker in held.items() if taker is not None}
         if not left:
             return True
         for holder in left:
@@ -171,19 +174,24 @@ def lockers(path: Path) -> list[int]:
 
     One that only waits for the lock has another open file, whose fdinfo tells of no lock; see proc(5).
     """
-    return [pid for pid in holders(path) if _locks(pid, path)]
+    return [pid for pid in holders(path) if _taker(pid, path) is not None]
 
 
-def _locks(pid: int, path: Path) -> bool:
+def _taker(pid: int, path: Path) -> int | None:
+    """Return which process took the lock that a process holds by an open file; 0 for one that is gone, None for none.
+
+    Whoever has inherited the file holds the lock, too, and has not taken it.
+    """
     wanted = os.stat(path)
     with contextlib.suppress(OSError):  # it has ended, or closed the file, meanwhile
         for link in Path(f"/proc/{pid}/fd").iterdir():
             seen = link.stat()
             if (seen.st_dev, seen.st_ino) != (wanted.st_dev, wanted.st_ino):
                 continue
-            if "FLOCK" in Path(f"/proc/{pid}/fdinfo/{link.name}").read_text():
-                return True
-    return False
+            for line in Path(f"/proc/{pid}/fdinfo/{link.name}").read_text().splitlines():
+                if " FLOCK " in line:
+                    return int(line.partition(" FLOCK ")[2].split()[2])  # see proc(5), /proc/locks
+    return None
 
 
 def started(pid: int) -> str | None:

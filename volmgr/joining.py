@@ -94,7 +94,19 @@ def membership(worker: Worker, *, timer: Timer | None = None, fence: Fence | Non
         timer=timer or _Kernel(),
         fence=fence or fence_of(worker.driver, boot),
         # However many requests wait for a connection, the lease does not.
-        renewals=None if worker.database.kind == "sqlite" else Database.from_config(conf.database, pool_size=1),
+        renewals=None if worker.database.kind == "sqlite" else _renewals(conf),
+    )
+
+
+def _renewals(conf: Any) -> Database:
+    """Return the database for renewals: a connection that is lost is noticed while there is time for another one."""
+    patience = max(1.0, conf.cluster_lease / 6)
+    return Database(
+        conf.database.connection,
+        pool_size=1,
+        busy_timeout=patience,
+        statement_timeout=patience,
+        retry_timeout=patience,
     )
 
 

@@ -264,19 +264,18 @@ class Worker:
 
         joining.join(self)
         self.init_host()
-        with self.database.writer() as conn:
-            services.register(
-                conn,
-                self.host,
-                topic=self.conf.volume_topic,
-                availability_zone=self.dispatcher.backend.settings.zone,
-                driver=str(self.options.volume_driver),
-                incarnation=self.incarnation.id,
-                rpc_version=RPC_VERSION,
-                state="up" if self.is_working() else "down",
-                reason=self.reason,
-                capabilities=self.stats,
-            )
+        services.enroll(
+            self.database,
+            self.host,
+            topic=self.conf.volume_topic,
+            availability_zone=self.dispatcher.backend.settings.zone,
+            driver=str(self.options.volume_driver),
+            incarnation=self.incarnation.id,
+            rpc_version=RPC_VERSION,
+            state="up" if self.is_working() else "down",
+            reason=self.reason,
+            capabilities=self.stats,
+        )
         self.placement.refresh()
         self.manager = _load_class(self.conf.volume_manager)(worker=self)
         # Whatever is for a cluster's backend any of its members takes.

@@ -180,6 +180,19 @@ def test_a_later_life_is_left_alone(tmp_path: Path) -> None:
     assert not end_life(tmp_path / "nothing", "a life of which nothing is known")
 
 
+def test_a_later_life_that_has_not_said_yet_who_it_is(tmp_path: Path) -> None:
+    """It has taken the lock, and the file still names the life before it."""
+    other = hold(tmp_path, "stay")
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    path = Incarnation(str(tmp_path), "node@b").path
+    path.write_text(json.dumps({"id": "an earlier life", "pid": other.pid, "started": "1"}))
+    assert end_life(path, "an earlier life", PATIENCE)
+    assert other.poll() is None
+    other.kill()
+    other.wait(60)
+
+
 ARM = """
 import os, signal, sys, time
 from volmgr import deadline

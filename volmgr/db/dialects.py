@@ -34,7 +34,9 @@ SCHEMES = {
 # Where threads are green, SQLite's own busy wait would stop all of them; the wait for BEGIN is done here instead.
 GREEN_BUSY_MILLISECONDS = 20
 CONNECT_TIMEOUT_SECONDS = 10
-IDLE_IN_TRANSACTION_SECONDS = 60
+SHORTEST_IDLE_SECONDS = 5
+#: how much longer than a statement may take its connection waits for the server, at most.
+ANSWER_SECONDS = 30
 _PSYCOPG2_INERROR = 3
 
 
@@ -196,12 +198,24 @@ def _patiently(action: Callable[[], Any], timeout: float) -> None:
 # --- servers ------------------------------------------------------------------------------------------------------
 
 
+def _idle_seconds(busy_timeout: float) -> int:
+    """Return how long a transaction may do nothing before the server ends it.
+
+    Its client may be cut off, and others wait for its locks: they get them before their own patience ends.
+    """
+    return max(SHORTEST_IDLE_SECONDS, int(busy_timeout * 2 / 3))
+
+
+def _answer_seconds(statement_timeout: float) -> float:
+    return statement_timeout + min(ANSWER_SECONDS, statement_timeout)
+
+
 def _postgresql(url: URL, busy_timeout: float, statement_timeout: float) -> Settings:
     session = {
         "default_transaction_isolation": "read\\ committed",
         "lock_timeout": f"{int(busy_timeout * 1000)}",
         "statement_timeout": f"{int(statement_timeout * 1000)}",
-        "idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_SECONDS * 1000}",
+        "idle_in_transaction_session_timeout": f"{_idle_seconds(busy_timeout) * 1000}",
         "timezone": "UTC",
     }
     return Settings(
@@ -215,7 +229,7 @@ def _postgresql(url: URL, busy_timeout: float, statement_timeout: float) -> Sett
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
-            "tcp_user_timeout": int((statement_timeout + 30) * 1000),
+            "tcp_user_timeout": int(_answer_seconds(statement_timeout) * 1000),
         },
         {"client_encoding": "utf8"},
         lambda connection: bool(connection.info.transaction_status == _PSYCOPG2_INERROR),
@@ -233,6 +247,7 @@ def _mysql(url: URL, busy_timeout: float, statement_timeout: float) -> Settings:
         ]
         if "MariaDB" in connection.get_server_info():
             session.append(f"max_statement_time = {statement_timeout:g}")
+            session.append(f"idle_write_transaction_timeout = {_idle_seconds(busy_timeout)}")
         with connection.cursor() as cursor:
             cursor.execute("SET SESSION " + ", ".join(session))
 
@@ -244,8 +259,8 @@ def _mysql(url: URL, busy_timeout: float, statement_timeout: float) -> Settings:
         {
             "charset": "utf8mb4",
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-            "read_timeout": statement_timeout + 30,
-            "write_timeout": statement_timeout + 30,
+            "read_timeout": _answer_seconds(statement_timeout),
+            "write_timeout": _answer_seconds(statement_timeout),
         },
         {"isolation_level": "READ COMMITTED"},
     )

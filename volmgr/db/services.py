@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection
 from volmgr import exception
 from volmgr.db import models, records
 from volmgr.db.dialects import database_now
+from volmgr.db.engine import Database, is_duplicate
 
 _S = models.services
 _HOST = _S.c.host == sa.bindparam("service_host")
@@ -51,6 +52,24 @@ def register(
     }
     if not conn.execute(sa.update(_S).where(_S.c.host == host).values(values)).rowcount:
         conn.execute(sa.insert(_S).values(host=host, created_at=database_now(), **values))
+
+
+def enroll(database: Database, host: str, **values: Any) -> None:
+    """Record that a worker has started, see :func:`register`; members of a cluster may do so at once, each the first.
+
+    :raises VolmgrError: the database does not answer.
+    """
+
+    def write() -> None:
+        with database.writer() as conn:
+            register(conn, host, **values)
+
+    try:
+        database.repeating(write)
+    except Exception as error:
+        if not is_duplicate(error):
+            raise
+        database.repeating(write)  # the row is there now, and no start takes it away
 
 
 _BEAT = (

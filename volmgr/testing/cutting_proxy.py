@@ -26,12 +26,13 @@ class CuttingProxy:
 
     :param port: where the server listens.
     :param deliver: whether the server still gets the text, so that only the answer is lost.
+    :param host: the address of this host at which it listens.
     """
 
-    def __init__(self, port: int, *, deliver: bool) -> None:
+    def __init__(self, port: int, *, deliver: bool, host: str = "127.0.0.1") -> None:
         self._port = port
         self.deliver = deliver
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((host, 0))
         self.port: int = self._listener.getsockname()[1]
         self.cut_at: bytes | None = None
         self.cuts = 0

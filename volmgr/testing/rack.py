@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from volmgr import exception, states
+from volmgr import crypto, exception, states
 from volmgr.db import members, models, schema
 from volmgr.db.engine import Database
 from volmgr.drivers.naming import describe
@@ -41,7 +41,7 @@ class Rack:
     :param under: by name, what its command line begins with. :param environments: by name, further variables.
     :param backend: further options of the backend.
     :param options: further options of ``[DEFAULT]``. :param sections: further sections.
-    :ivar service: the cluster's backend. :ivar config_file: a client's.
+    :ivar service: the cluster's backend. :ivar config_file: a client's. :ivar new_client: makes one.
     :ivar database: past everything that the daemons go through.
     """
 
@@ -66,6 +66,7 @@ class Rack:
         self.store, self._faults = folder / "sim", folder / "faults.json"
         self.database = Database(database, pool_size=5)
         schema.upgrade(self.database)
+        crypto.Cipher.open(str(folder / "keys.json"), self.database)  # made once, by whoever deploys
         topic = f"volume-{uuid.uuid4().hex[:8]}"
         shared: dict[str, Any] = {
             "cluster": CLUSTER, "cluster_grace": grace, "volume_topic": topic, "control_exchange": topic,
@@ -95,7 +96,8 @@ class Rack:
         self.daemons = {name: made(name, (ways or {}).get(name, straight)) for name in names}
         asking = made("client", straight)
         self.config_file = asking.config_file
-        self.client: Client = asking.client()
+        self.new_client = asking.client
+        self.client: Client = self.new_client()
         self.service = f"{CLUSTER}@b"
         self._lives: dict[str, str] = {}
 

@@ -72,6 +72,28 @@ def test_what_operators_set_survives_a_restart(database: Database) -> None:
     assert (found["disabled"], found["disabled_reason"], found["frozen"]) == (False, None, False)
 
 
+@pytest.mark.server_database
+def test_members_of_a_cluster_start_for_the_first_time_at_once(database: Database) -> None:
+    values: dict[str, Any] = {"topic": "volume", "rpc_version": "1.0"}
+    waiting = threading.Event()
+    other = threading.Thread(target=services.enroll, args=(database, HOST), kwargs={**values, "incarnation": "j"})
+
+    # MariaDB lets an update of the row wait already, PostgreSQL only its insertion.
+    waits = "INSERT INTO services" if database.kind == "postgresql" else "UPDATE services"
+
+    def note(_conn: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+        if statement.startswith(waits) and threading.current_thread() is other:
+            waiting.set()
+
+    sa.event.listen(database.engine, "before_cursor_execute", note)
+    with database.writer() as conn:
+        services.register(conn, HOST, **values, incarnation="i")
+        other.start()
+        assert waiting.wait(60)
+    other.join(60)
+    assert seen(database)["incarnation"] == "j"
+
+
 def test_a_worker_that_never_was_is_not_found(database: Database) -> None:
     for act in (services.beat, services.enable, services.disable, services.freeze, services.thaw, services.remove):
         with pytest.raises(exception.NotFound), database.writer() as conn:
