@@ -114,7 +114,8 @@ def taken(stores: dict[str, Any]) -> list[int]:
     if "file_store_path" in stores:
         return [path.stat().st_blocks * 512 for path in Path(stores["file_store_path"], "volumes").iterdir()]
     rows = [line.split() for line in run("lvs", "--noheadings", "-o", "lv_name,data_percent", GROUP).splitlines()]
-    return [int(float(used) * GiB / 100) for name, used in rows if name != f"{GROUP}-pool"]
+    # One that is on its way out is not active, and has no figure.
+    return [int(float((*used, "0")[0]) * GiB / 100) for name, *used in rows if name != f"{GROUP}-pool"]
 
 
 def properties() -> dict[str, str]:
