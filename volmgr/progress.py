@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,8 @@ class Progress:
             self.task.results[step.name] = self._do(step, again=again)
             self.runner.killpoint(f"{point}/after")
             if step.pivot is not None:
-                self._pivot(step.pivot, index)
+                with self._still(step):
+                    self._pivot(step.pivot, index)
                 if self.pivoted:
                     self.runner.killpoint(f"{point}/pivoted")
         except INTERRUPTIONS as lost:
@@ -99,6 +101,12 @@ class Progress:
     def _note_begin(self, step: Step) -> None:
         if self.task.operation.step != step.name:
             self.task.note(step=step.name)
+
+    def _still(self, step: Step) -> contextlib.AbstractContextManager[None]:
+        """Let nobody follow the exports that a pivot changes: a sync that has read them is still to write."""
+        if step.exports_of is None:
+            return contextlib.nullcontext()
+        return self.task.backend.exports.locks.hold(step.exports_of)
 
     def _pivot(self, switch: Callable[[Closing], bool | None], index: int) -> None:
         """Swap in SQL and pass the point of no return, in one transaction; or neither, if this is not the time."""

@@ -232,6 +232,15 @@ FOUND: dict[str, Plan] = {
          Request("create", "create_volume", {"volume_id": "@v2", "size": 3}, 1, wait=True)),
         stage="archived", order=9282, switch=0.9,
     ),
+    # A detachment had read a volume's grants when a migration swapped them; it gave back all numbers of the volume but
+    # those that it had read, and with them those that had come with the new storage.
+    "numbers that come with a migrated volume survive a detachment": Plan(
+        (Request("rename", "update_migrated_volume", V0 | {"new_volume_id": "@v3"}),
+         Request("update", "attachment_update", V0 | {"attachment_id": "@a2", "connector": "&b"}),
+         Request("complete", "migrate_volume_completion", {"volume_id": "@v3", "new_volume_id": "@v0"}, wait=True),
+         Request("detach", "attachment_delete", {"volume_id": "@v3", "attachment_id": "@a3"}, 1)),
+        stage="copied", order=70112, switch=0.5, audits=True, transport="fibre_channel",
+    ),
 }
 
 

@@ -100,6 +100,7 @@ class Step:
     :param recognise: after a crash: returns what ``do`` would have returned, or raises NotFound if it was not done.
     :param pivot: what to swap in SQL once the step is done; from that transaction on the operation only goes forward.
         One that returns False has changed nothing: the step was none this time, and there is a way back still.
+    :param exports_of: the resource whose exports the pivot changes: it waits until no sync follows them.
     """
 
     name: str
@@ -109,6 +110,7 @@ class Step:
     recognise: Callable[[], Any] | None = None
     lane: Lane = Lane.CONTROL
     pivot: Callable[[Closing], bool | None] | None = None
+    exports_of: str | None = None
 
 
 def arg(check: validate.Check, **kwargs: Any) -> Any:

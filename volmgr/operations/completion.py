@@ -105,7 +105,7 @@ class MigrateVolumeCompletion(Operation[CompletionArgs]):
                 task.backend.exports.end_target("volume", self.a.volume_id, task.data["target"])
 
         return (
-            Step("swap", lambda: None, pivot=lambda tx: self._swap(task, tx)),
+            Step("swap", lambda: None, pivot=lambda tx: self._swap(task, tx), exports_of=self.a.volume_id),
             Step("unserve", unserve),
             discard_step(task, old),
         )
