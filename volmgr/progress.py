@@ -106,7 +106,8 @@ class Progress:
         """Let nobody follow the exports that a pivot changes: a sync that has read them is still to write."""
         if step.exports_of is None:
             return contextlib.nullcontext()
-        return self.task.backend.exports.locks.hold(step.exports_of)
+        held: contextlib.AbstractContextManager[None] = self.task.backend.exports.locks.hold(step.exports_of)
+        return held
 
     def _pivot(self, switch: Callable[[Closing], bool | None], index: int) -> None:
         """Swap in SQL and pass the point of no return, in one transaction; or neither, if this is not the time."""
