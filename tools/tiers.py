@@ -130,6 +130,6 @@ TIERS = (
         "fabric-extended", "tests/fabric/inside", options=("-m", "extended"), env=EVENTLET, needs=(QEMU,),
         guest=FABRIC, minutes=60, on_request=True,
     ),
-    Tier("simulation", "tests/simulation", env=THREADING, optional=True, minutes=45),
+    Tier("simulation", "tests/simulation", env=THREADING, row=2, optional=True, minutes=45),
     Tier("chaos", "tests/chaos", options=BRIEF, env=EVENTLET, optional=True, minutes=45),
 )
