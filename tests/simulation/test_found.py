@@ -241,6 +241,13 @@ FOUND: dict[str, Plan] = {
          Request("detach", "attachment_delete", {"volume_id": "@v3", "attachment_id": "@a3"}, 1)),
         stage="copied", order=70112, switch=0.5, audits=True, transport="fibre_channel",
     ),
+    # A driver had extended a volume, said that it had not, and could not be asked at once: the old size stayed in SQL.
+    "a volume that has grown is asked twice whether it has": Plan(
+        (Request("extend", "extend_volume", V0 | {"new_size": 2}),),
+        (Strike("driver:extend_volume/after", "fail", error="volmgr.timeout"),
+         Strike("driver:recognise/before", "fail", error="volmgr.busy.volume")),
+        stage="archived", order=90203, switch=0.0,
+    ),
 }
 
 

@@ -33,6 +33,10 @@ _text = validate.optional(validate.name)
 _SOURCES = ("snapshot_id", "source_volid", "source_replica", "backup_id", "image_id")
 
 
+#: how often a driver that failed is asked how far it came; that it cannot tell once is no answer.
+LOOKS = 3
+
+
 @dataclass(frozen=True)
 class CreateArgs(Args):
     """Arguments of create_volume; ``size`` is in GiB."""
@@ -431,11 +435,16 @@ class ExtendVolume(Operation[ExtendArgs]):
     def _has_grown(self, task: Task, volume: types.Volume) -> bool:
         if not task.driver.supports("recognise"):
             return False
-        try:
-            task.driver.recognise("extend_volume", dataclasses.replace(volume, size=self.a.new_size))
-        except exception.VolmgrError:
-            return False
-        return True
+        for _ in range(LOOKS):
+            try:
+                task.driver.recognise("extend_volume", dataclasses.replace(volume, size=self.a.new_size))
+            except exception.NotFound:
+                return False
+            except exception.VolmgrError as error:
+                LOG.warning("The volume %s could not be asked whether it has grown: %s", volume.id, error)
+            else:
+                return True
+        return False
 
     def commit(self, task: Task, tx: Closing) -> Any:
         volume = task.volume(self.a.volume_id)
